@@ -1,0 +1,41 @@
+"""Manifests: one YAML file an environment, read into values with errors that name file, line and column."""
+
+from reconciler.manifest.values import (
+    ChangedDownPolicy,
+    DatabaseTarget,
+    DestructivePolicy,
+    DownPolicy,
+    DriftPolicy,
+    Embedded,
+    Engine,
+    EnvironmentReference,
+    FileReference,
+    Literal,
+    Manifest,
+    OnFailure,
+    OutOfOrderPolicy,
+    Policy,
+    Reference,
+    Rollout,
+    Timeouts,
+)
+
+__all__ = [
+    "ChangedDownPolicy",
+    "DatabaseTarget",
+    "DestructivePolicy",
+    "DownPolicy",
+    "DriftPolicy",
+    "Embedded",
+    "Engine",
+    "EnvironmentReference",
+    "FileReference",
+    "Literal",
+    "Manifest",
+    "OnFailure",
+    "OutOfOrderPolicy",
+    "Policy",
+    "Reference",
+    "Rollout",
+    "Timeouts",
+]

@@ -1,0 +1,87 @@
+"""The values every layer speaks in, and the protocols that siblings meet by. Data only: no I/O, no clock."""
+
+from reconciler.model.git import Change, File, Revision, Snapshot
+from reconciler.model.history import (
+    AppliedMigration,
+    AttemptKey,
+    Claim,
+    HistoryRow,
+    JournalEvent,
+    LastFailure,
+    LockHolder,
+    Observation,
+    RowStatus,
+    ServerIdentity,
+    StoredDown,
+)
+from reconciler.model.migration import Direction, Directives, Migration, Script, ScriptSource, Statement
+from reconciler.model.plan import Pin, Plan, Step
+from reconciler.model.problem import Place, Problem, ProblemError
+from reconciler.model.protocols import (
+    Actor,
+    Database,
+    Secrets,
+    Source,
+    StatusView,
+    StepResult,
+    Writer,
+)
+from reconciler.model.reasons import Condition, ErrorClass, Reason
+from reconciler.model.status import (
+    ConditionStatus,
+    DaemonStatus,
+    DatabaseStatus,
+    EnvironmentStatus,
+    LastStep,
+    PendingStep,
+    SourceStatus,
+    State,
+)
+
+__all__ = [
+    "Actor",
+    "AppliedMigration",
+    "AttemptKey",
+    "Change",
+    "Claim",
+    "Condition",
+    "ConditionStatus",
+    "DaemonStatus",
+    "Database",
+    "DatabaseStatus",
+    "Direction",
+    "Directives",
+    "EnvironmentStatus",
+    "ErrorClass",
+    "File",
+    "HistoryRow",
+    "JournalEvent",
+    "LastFailure",
+    "LastStep",
+    "LockHolder",
+    "Migration",
+    "Observation",
+    "PendingStep",
+    "Pin",
+    "Place",
+    "Plan",
+    "Problem",
+    "ProblemError",
+    "Reason",
+    "Revision",
+    "RowStatus",
+    "Script",
+    "ScriptSource",
+    "Secrets",
+    "ServerIdentity",
+    "Snapshot",
+    "Source",
+    "SourceStatus",
+    "State",
+    "Statement",
+    "StatusView",
+    "Step",
+    "StepResult",
+    "StoredDown",
+    "Writer",
+]

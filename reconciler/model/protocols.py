@@ -1,0 +1,213 @@
+"""The protocols that sibling layers meet by. Each belongs to its consumers and holds only what they use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.model.git import Change, Revision, Snapshot
+from reconciler.model.history import (
+    AppliedMigration,
+    Claim,
+    JournalEvent,
+    LockHolder,
+    Observation,
+    StoredDown,
+)
+from reconciler.model.plan import Pin, Step
+from reconciler.model.problem import Problem
+from reconciler.model.status import DaemonStatus
+from reconciler.redaction import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who runs something, written to the lock row and to each journal event.
+
+    Args:
+        claim: what the database is to belong to; None for a one-off command that has only a DSN.
+        verb: `run`, `up`, `down`, `retry`, ...
+        git_revision: the commit being applied; empty without a repository.
+        git_author: the author of the manifest's last change; empty without a repository.
+        host: name of the machine.
+        pid: process id.
+        user: login name of the person or the service.
+    """
+
+    claim: Claim | None
+    verb: str
+    git_revision: str
+    git_author: str
+    host: str
+    pid: int
+    user: str
+
+    @property
+    def owner(self) -> str:
+        """One line that tells a person whom to ask."""
+        return f"reconciler {self.verb} on {self.host}, pid {self.pid}, user {self.user}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """A step that is in force.
+
+    Args:
+        duration: seconds, by the server's clock.
+        durable: False when the server was told not to wait for its log; a later durable commit makes it so.
+    """
+
+    duration: float
+    durable: bool
+
+
+class Writer(Protocol):
+    """A database whose lock we hold. Every write it makes is fenced: it fails with `LockLost` once the lock is gone."""
+
+    async def observe(self) -> Observation:
+        """Read the database again, now that nobody else writes."""
+        ...
+
+    async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
+        """Return the stored down scripts of `versions`, without those that have none."""
+        ...
+
+    async def pin(self, pins: Sequence[Pin]) -> None:
+        """Complete the rows of the earlier tool with digests and down scripts."""
+        ...
+
+    async def run(self, step: Step, *, durable: bool) -> StepResult:
+        """Run one step and record it.
+
+        Args:
+            step: what to run.
+            durable: wait for the server's log at commit. Passing False is safe for a step that a later durable one follows.
+
+        Raises:
+            ProblemError: the step failed or its outcome is not known; it is recorded in history and journal as far as
+                the database could be reached.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Make every step run so far durable."""
+        ...
+
+
+class Database(Protocol):
+    """One database of one environment. One task at a time uses it."""
+
+    async def observe(self) -> Observation:
+        """Read history, lock, claim and last failure in as few round trips as possible. Needs no write privilege.
+
+        Raises:
+            ProblemError: the database cannot be reached or read.
+        """
+        ...
+
+    async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
+        """Return the stored down scripts of `versions`, without those that have none."""
+        ...
+
+    def writer(
+        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+    ) -> AbstractAsyncContextManager[Writer]:
+        """Take the lock, make our tables if need be, claim the database, and hand out a writer.
+
+        Args:
+            actor: who asks.
+            acquire_timeout: seconds to wait for the lock; 0 tries once.
+            on_waiting: called once when somebody else holds the lock.
+
+        Raises:
+            ProblemError: `LockHeld`, `ClaimedByOther`, `ForeignHistory`, `PermissionDenied`, `ReadOnly`, ...
+        """
+        ...
+
+    async def request_retry(self, actor: Actor) -> None:
+        """Write a `retry` event to the journal: the last failure no longer stands against a new attempt."""
+        ...
+
+    async def record_refusal(self, actor: Actor, problem: Problem) -> None:
+        """Write a refusal to the journal, if it is not already the newest event there."""
+        ...
+
+    async def applied(self, version: int | None = None) -> list[AppliedMigration]:
+        """The rows of `schema_migrations`, oldest first."""
+        ...
+
+    async def journal(self, version: int | None = None, limit: int = 100) -> list[JournalEvent]:
+        """The newest `limit` events, oldest first."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection. The next use opens a new one."""
+        ...
+
+
+class Source(Protocol):
+    """A git repository followed on one branch."""
+
+    @property
+    def repository(self) -> str:
+        """What identifies the repository in a claim: host and path of its URL, without scheme, user and `.git`."""
+        ...
+
+    @property
+    def branch(self) -> str:
+        """The short name of the branch that is followed."""
+        ...
+
+    async def head(self) -> Revision:
+        """The newest revision of the branch; fetches when the repository is remote and has changed.
+
+        Raises:
+            ProblemError: `FetchFailed`, `AuthenticationFailed`, `BranchNotFound`, `RepositoryEmpty`.
+        """
+        ...
+
+    async def read(self, revision: Revision, folders: Sequence[str]) -> Snapshot:
+        """Read the regular files directly in `folders` (not below them) at `revision`, in one batch."""
+        ...
+
+    async def show(self, commit: str, path: str) -> bytes | None:
+        """The content of `path` at `commit`, None when there is no such file or commit."""
+        ...
+
+    async def last_change(self, revision: Revision, path: str) -> Change | None:
+        """The newest commit at or before `revision` that changed `path`, None when there is none."""
+        ...
+
+    async def is_ancestor(self, older: str, newer: str) -> bool | None:
+        """True when commit `older` is part of the history of `newer`; None when `older` is not known here."""
+        ...
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever `head()` may have something new. Runs until cancelled; survives the repository's absence."""
+        ...
+
+    async def close(self) -> None:
+        """Free helper processes."""
+        ...
+
+
+class Secrets(Protocol):
+    """Turns a manifest's references into secrets."""
+
+    async def resolve(self, reference: object) -> Secret:
+        """Return the secret that `reference` (a `reconciler.manifest` reference) points at.
+
+        Raises:
+            ProblemError: `SecretUnavailable`, naming the reference and never the value.
+        """
+        ...
+
+
+class StatusView(Protocol):
+    """What the web server and the metrics read."""
+
+    def snapshot(self) -> DaemonStatus:
+        """One immutable, consistent reading. Cheap: no I/O."""
+        ...
