@@ -1,0 +1,1 @@
+"""The PostgreSQL that the reconciler runs itself, for `dsn: embedded`."""
