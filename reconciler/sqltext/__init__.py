@@ -1,0 +1,26 @@
+"""SQL as text: tokens, statements, digests, places. Knows files' texts and nothing of databases."""
+
+from reconciler.sqltext.analysis import SYNTAX_ERROR, Analysis, analyse, invalid, split, transactional
+from reconciler.sqltext.checksum import digest, normalise_line_ends, token_checksum
+from reconciler.sqltext.lexer import LexicalError, first_token, line_comments
+from reconciler.sqltext.place import excerpt, locate, picture
+from reconciler.sqltext.progress import statements_digest
+
+__all__ = [
+    "SYNTAX_ERROR",
+    "Analysis",
+    "LexicalError",
+    "analyse",
+    "digest",
+    "excerpt",
+    "first_token",
+    "invalid",
+    "line_comments",
+    "locate",
+    "normalise_line_ends",
+    "picture",
+    "split",
+    "statements_digest",
+    "token_checksum",
+    "transactional",
+]

@@ -1,0 +1,196 @@
+"""What there is to know of a script before it runs: its statements, and what they do to transactions and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from reconciler.model import Directives, Problem, ProblemError, Reason, Script, Statement
+from reconciler.sqltext import libpgquery
+from reconciler.sqltext.classification import (
+    controls_transaction,
+    detaches_slot,
+    drops_subscription,
+    needs_autocommit,
+)
+from reconciler.sqltext.lexer import LexicalError, Token, tokens, without_comments
+from reconciler.sqltext.loss import data_loss
+from reconciler.sqltext.place import excerpt, locate
+from reconciler.sqltext.splitter import statements as split_tokens
+
+SYNTAX_ERROR = "42601"
+"""The SQLSTATE the server itself gives for it."""
+
+
+class Analysis(NamedTuple):
+    """What a script holds.
+
+    `statements` in the order they run; `needs_autocommit` says of each whether the server refuses it inside a
+    transaction; `transaction_control` is the first statement that begins or ends a transaction (savepoints do not);
+    `data_loss` names what is thrown away, in words. `script` is what was analysed.
+    """
+
+    statements: tuple[Statement, ...]
+    needs_autocommit: tuple[bool, ...]
+    transaction_control: Statement | None
+    data_loss: tuple[str, ...]
+    script: Script = Script("", "", 1)
+
+
+def analyse(script: Script, *, strict: bool = False) -> Analysis:
+    """Split `script` and look at each statement.
+
+    Our lexer splits first, and refuses what nobody could run. Then PostgreSQL's grammar splits, and the two must agree
+    that every token belongs to a statement, so none is ever dropped.
+
+    Args:
+        script: the SQL of one direction.
+        strict: True refuses what PostgreSQL 18's grammar rejects, before a server is asked; for checking files. False
+            leaves the last word to the server, which may be newer or CockroachDB; our lexer's statements stand then.
+
+    Raises:
+        ProblemError: `MigrationInvalid`, with place and excerpt.
+    """
+    try:
+        parts = list(split_tokens(script.text))
+        pieces = _by_grammar(script.text)
+    except LexicalError as error:
+        raise invalid(script, error.offset, error.message, error.remedy) from error
+    except libpgquery.GrammarError as error:
+        if strict:
+            raise _syntax_error(script, error) from error
+    else:
+        parts = _agreed(script, parts, pieces)
+    return _describe(script, parts)
+
+
+def split(script: Script) -> tuple[Statement, ...]:
+    """Return the statements of `script`; see `analyse`."""
+    return analyse(script).statements
+
+
+def transactional(directives: Directives, analysis: Analysis) -> bool:
+    """Decide whether a script runs as one transaction: True, or statement by statement: False.
+
+    It is not transactional if its file says so, or if each of its statements needs to stand alone. Nobody loses
+    atomicity unasked: a mix without the directive is refused.
+
+    Raises:
+        ProblemError: `MigrationInvalid`, for such a mix, and for BEGIN, COMMIT and the like in a transactional script.
+    """
+    if directives.no_transaction:
+        return False
+    if analysis.statements and all(analysis.needs_autocommit):
+        return False
+    for statement, alone in zip(analysis.statements, analysis.needs_autocommit, strict=True):
+        if alone:
+            raise invalid(
+                analysis.script,
+                statement.offset,
+                f"{_headline(statement)} cannot run inside a transaction, and other statements of this script can",
+                "move it to a migration of its own, or write `-- reconciler: no-transaction` before the first section "
+                "to run each statement by itself",
+            )
+    if analysis.transaction_control is not None:
+        statement = analysis.transaction_control
+        raise invalid(
+            analysis.script,
+            statement.offset,
+            f"{_headline(statement)} controls a transaction, and the migration already runs inside one",
+            "remove it, or write `-- reconciler: no-transaction` before the first section",
+        )
+    return True
+
+
+def invalid(script: Script, offset: int, message: str, remedy: str, *, sqlstate: str = "") -> ProblemError:
+    """Return the error for something at `offset` of `script`."""
+    return ProblemError(
+        Problem(
+            reason=Reason.MIGRATION_INVALID,
+            message=message,
+            remedy=remedy,
+            place=locate(script, offset),
+            excerpt=excerpt(script, offset),
+            sqlstate=sqlstate,
+        )
+    )
+
+
+def _by_grammar(text: str) -> list[libpgquery.Piece]:
+    try:
+        return libpgquery.split(text)
+    except libpgquery.GrammarError:
+        # Unlike the server, the library's scanner does not let a comment stand between the parts of a string that goes
+        # on in the next line. Without the comments it says the same of all other text.
+        without = without_comments(text)
+        if without == text:
+            raise
+        return libpgquery.split(without)
+
+
+def _syntax_error(script: Script, error: libpgquery.GrammarError) -> ProblemError:
+    offset = error.offset
+    if offset >= len(script.text):
+        # "at end of input": show the last thing that is there
+        offset = max(len(script.text.rstrip()) - 1, 0)
+    return invalid(
+        script,
+        offset,
+        error.message,
+        "correct the SQL; PostgreSQL 18's grammar does not accept it",
+        sqlstate=SYNTAX_ERROR,
+    )
+
+
+def _agreed(script: Script, parts: list[list[Token]], pieces: list[libpgquery.Piece]) -> list[list[Token]]:
+    """Return the tokens of each of the grammar's `pieces`, once it is certain that no token is left out."""
+    if len(parts) == len(pieces) and all(
+        piece.start <= part[0].start and part[-1].end <= piece.end
+        for part, piece in zip(parts, pieces, strict=True)
+    ):
+        return parts
+    # The grammar knows better where a statement ends (in a BEGIN ATOMIC body that uses END as a name, say); only what
+    # it leaves out must be no more than semicolons.
+    regrouped: list[list[Token]] = [[] for _ in pieces]
+    index = 0
+    for token in tokens(script.text):
+        while index < len(pieces) and pieces[index].end <= token.start:
+            index += 1
+        if index < len(pieces) and pieces[index].start <= token.start and token.end <= pieces[index].end:
+            regrouped[index].append(token)
+        elif token.text != ";":
+            raise invalid(
+                script,
+                token.start,
+                "this text would belong to no statement",
+                "split the script here into two statements, and please report this as an error of reconciler",
+            )
+    return regrouped
+
+
+def _describe(script: Script, parts: list[list[Token]]) -> Analysis:
+    statements = []
+    alone = []
+    control = None
+    losses: list[str] = []
+    slot_detached = False
+    line, line_start, seen = script.first_line, 0, 0
+    for part in parts:
+        start, end = part[0].start, part[-1].end
+        line += script.text.count("\n", seen, start)
+        line_start = script.text.rfind("\n", seen, start) + 1 or line_start
+        seen = start
+        statement = Statement(script.text[start:end], start, line, start - line_start + 1)
+        statements.append(statement)
+        slot_detached = slot_detached or detaches_slot(part)
+        alone.append(needs_autocommit(part) and not (slot_detached and drops_subscription(part)))
+        if control is None and controls_transaction(part):
+            control = statement
+        losses.extend(data_loss(part))
+    return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script)
+
+
+def _headline(statement: Statement) -> str:
+    """The first words of a statement, enough to recognise it."""
+    words: Sequence[str] = statement.text.split(None, 4)
+    return " ".join(words[:4]) + (" ..." if len(words) > 4 else "")

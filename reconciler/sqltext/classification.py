@@ -1,0 +1,130 @@
+"""What PostgreSQL will not do inside a transaction, and what would end one, told by a statement's words.
+
+The list is that of the server's calls of `PreventInTransactionBlock`. Where the server looks at the catalogue (REINDEX
+of a partitioned table, CALL of a procedure that commits) the words do not tell, and the directive `no-transaction` must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconciler.sqltext.cursor import TokenCursor
+from reconciler.sqltext.lexer import STRING, Token
+
+_FALSE = frozenset({"FALSE", "OFF", "0", "NO", "N", "F"})
+_STARTS = frozenset(
+    {"ALTER", "CLUSTER", "COMMIT", "CREATE", "DISCARD", "DROP", "REINDEX", "ROLLBACK", "VACUUM"}
+)
+_TRANSACTION_WORDS = frozenset({"WORK", "TRANSACTION"})
+
+
+def needs_autocommit(statement: Sequence[Token]) -> bool:
+    """True when the server refuses `statement` inside a transaction block."""
+    cursor = TokenCursor(statement)
+    match cursor.take_any(_STARTS):
+        case "VACUUM":
+            return True
+        case "CREATE":
+            return _creates(cursor)
+        case "DROP":
+            if cursor.take("INDEX"):
+                return cursor.take("CONCURRENTLY")
+            return cursor.word in ("DATABASE", "TABLESPACE", "SUBSCRIPTION")
+        case "ALTER":
+            return _alters(cursor)
+        case "REINDEX":
+            return _reindexes(cursor)
+        case "CLUSTER":
+            cursor.skip_parentheses()
+            cursor.take("VERBOSE")
+            return cursor.at_end
+        case "DISCARD":
+            return cursor.word == "ALL"
+        case "COMMIT" | "ROLLBACK":
+            return cursor.word == "PREPARED"
+        case _:
+            return False
+
+
+def controls_transaction(statement: Sequence[Token]) -> bool:
+    """True when `statement` begins or ends a transaction. Savepoints stay within one."""
+    cursor = TokenCursor(statement)
+    if cursor.take("ROLLBACK"):
+        cursor.take_any(_TRANSACTION_WORDS)
+        return cursor.word != "TO"
+    if cursor.take("START") or cursor.take("PREPARE"):
+        return cursor.word == "TRANSACTION"
+    return cursor.word in ("BEGIN", "COMMIT", "END", "ABORT")
+
+
+def detaches_slot(statement: Sequence[Token]) -> bool:
+    """True for `ALTER SUBSCRIPTION ... SET (slot_name = NONE)`, after which a DROP SUBSCRIPTION may be in a transaction."""
+    cursor = TokenCursor(statement)
+    return cursor.take("ALTER", "SUBSCRIPTION") and _option(statement, "SLOT_NAME") == "NONE"
+
+
+def drops_subscription(statement: Sequence[Token]) -> bool:
+    """True for `DROP SUBSCRIPTION`."""
+    return TokenCursor(statement).take("DROP", "SUBSCRIPTION")
+
+
+def _creates(cursor: TokenCursor) -> bool:
+    if cursor.take("INDEX") or cursor.take("UNIQUE", "INDEX"):
+        return cursor.take("CONCURRENTLY")
+    if cursor.take("SUBSCRIPTION"):
+        tokens = cursor.rest()
+        return not (
+            _option(tokens, "CONNECT") in _FALSE
+            or _option(tokens, "CREATE_SLOT") in _FALSE
+            or _option(tokens, "SLOT_NAME") == "NONE"
+        )
+    return cursor.word in ("DATABASE", "TABLESPACE")
+
+
+def _alters(cursor: TokenCursor) -> bool:
+    if cursor.take("SYSTEM"):
+        return True
+    if cursor.take("DATABASE"):
+        cursor.name()
+        return cursor.take("SET", "TABLESPACE")
+    if cursor.take("TABLE"):
+        # DETACH PARTITION is never one of several actions
+        return (
+            cursor.seek("DETACH")
+            and cursor.take("PARTITION")
+            and cursor.name() != ""
+            and cursor.take("CONCURRENTLY")
+        )
+    if cursor.take("SUBSCRIPTION"):
+        cursor.name()
+        tokens = cursor.rest()
+        if cursor.take("REFRESH"):
+            return _option(tokens, "COPY_DATA") not in _FALSE
+        if cursor.take_any(frozenset({"SET", "ADD", "DROP"})):
+            if cursor.word == "PUBLICATION":
+                return _option(tokens, "REFRESH") not in _FALSE
+            return _option(tokens, "FAILOVER") != "" or _option(tokens, "TWO_PHASE") != ""
+    return False
+
+
+def _reindexes(cursor: TokenCursor) -> bool:
+    options = cursor.rest()
+    if cursor.skip_parentheses():
+        inside = options[: len(options) - len(cursor.rest())]
+        setting = _option(inside, "CONCURRENTLY")
+        if setting not in _FALSE and any(token.text.upper() == "CONCURRENTLY" for token in inside):
+            return True
+    if cursor.word in ("DATABASE", "SYSTEM", "SCHEMA"):
+        return True
+    return cursor.take_any(frozenset({"TABLE", "INDEX"})) != "" and cursor.word == "CONCURRENTLY"
+
+
+def _option(statement: Sequence[Token], name: str) -> str:
+    """The value of `name [=] value` among the options of `statement`, upper case and without quotes, or an empty string."""
+    for index, token in enumerate(statement):
+        if token.text.upper() == name and index:
+            following = [each for each in statement[index + 1 : index + 3] if each.text != "="]
+            if following and following[0].text not in (",", ")"):
+                value = following[0]
+                return (value.text.strip("'") if value.kind == STRING else value.text).upper()
+    return ""

@@ -1,0 +1,295 @@
+"""PostgreSQL's lexical rules, as far as one must know them to say where a statement, a string or a comment ends.
+
+Two readers share the rules. `tokens` yields every token; it is for scripts that are about to run or to be checked.
+`line_comments` jumps from quote to quote and yields only what stands outside of them; it is for loading thousands of files.
+
+The rules are those of the server's `scan.l` with `standard_conforming_strings` on, which every migration session has.
+CockroachDB reads the same text the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+
+class LexicalError(Exception):
+    """The text has no tokens from some point on.
+
+    Args:
+        offset: index of the character at which the trouble begins.
+        message: what is wrong there.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, offset: int, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.offset = offset
+        self.message = message
+        self.remedy = remedy
+
+
+class Token(NamedTuple):
+    """One token. `kind` is one of the constants below; `text` is as written."""
+
+    kind: int
+    text: str
+    start: int
+    end: int
+
+
+WORD = 1
+"""A keyword or an identifier without quotes."""
+QUOTED_NAME = 2
+"""An identifier in double quotes."""
+STRING = 3
+"""A string of any kind, with its prefix, or a dollar-quoted one."""
+OTHER = 4
+"""A number, a parameter, an operator or a punctuation mark."""
+
+_LETTER = "A-Za-z_\u0080-\U0010ffff"
+_BLANK = r"(?:[ \t\n\r\f\v]++|--[^\n\r]*+)*+"
+# A string may go on in the next line, after nothing but blanks and comments. Only for E'' does it matter here: the
+# second part, too, knows backslashes.
+_CONTINUED = r"(?:[ \t\f\v]|--[^\n\r]*+(?=[\n\r]))*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+[\n\r])*+"
+_ESCAPE_BODY = r"'[^'\\]*+(?:(?:''|\\.)[^'\\]*+)*+'"
+_ESCAPE_STRING = rf"{_ESCAPE_BODY}(?:{_CONTINUED}{_ESCAPE_BODY})*+"
+_DOLLAR = rf"\$(?:[{_LETTER}][{_LETTER}0-9]*+)?\$"
+
+
+@cache
+def _blank_pattern() -> re.Pattern[str]:
+    return re.compile(_BLANK)
+
+
+@cache
+def _escape_string_pattern() -> re.Pattern[str]:
+    return re.compile(_ESCAPE_STRING, re.DOTALL)
+
+
+@cache
+def _token_pattern() -> re.Pattern[str]:
+    """Blanks and line comments, then one token. The groups are numbered as `_dispatch` in `tokens` expects."""
+    return re.compile(
+        rf"""{_BLANK}(?:
+          ([eE]{_ESCAPE_STRING}|(?:[bBxXnN]|[uU]&)?'[^']*+(?:''[^']*+)*+')      # 1: a string
+        | ((?:[uU]&)?"[^"]*+(?:""[^"]*+)*+")                                    # 2: a quoted identifier
+        | ([{_LETTER}][{_LETTER}0-9$]*+)                                        # 3: a word
+        | ({_DOLLAR})                                                           # 4: opens a dollar quote
+        | (/\*)                                                                 # 5: opens a block comment
+        | (\$?[0-9][{_LETTER}0-9]*+|[();,.\[\]:]|(?:(?!--|/\*)[-+*/<>=~!@\#%^&|`?])++)  # 6: anything else
+        )?""",
+        re.VERBOSE | re.DOTALL,
+    )
+
+
+@cache
+def _region_pattern() -> re.Pattern[str]:
+    """A line comment, or what opens a quote or a block comment."""
+    return re.compile(rf"--[^\n\r]*+|'|\"|/\*|{_DOLLAR}")
+
+
+@cache
+def _block_comment_pattern() -> re.Pattern[str]:
+    return re.compile(r"/\*|\*/")
+
+
+def tokens(text: str, start: int = 0) -> Iterator[Token]:
+    """Yield the tokens of `text` from index `start` on, without blanks and comments.
+
+    Raises:
+        LexicalError: at a quote or a block comment that is never closed, a psql meta-command, or a NUL character.
+    """
+    match = _token_pattern().match
+    position = start
+    length = len(text)
+    while True:
+        found = match(text, position)
+        assert found is not None, "every part of the pattern may be empty"
+        group = found.lastindex
+        position = found.end()
+        if group is None:
+            if position >= length:
+                return
+            _refuse_character(text, position)
+            yield Token(OTHER, text[position], position, position + 1)
+            position += 1
+        elif group == 3:
+            yield Token(WORD, found[3], found.start(3), position)
+        elif group == 6:
+            yield Token(OTHER, found[6], found.start(6), position)
+        elif group == 1:
+            yield Token(STRING, found[1], found.start(1), position)
+        elif group == 2:
+            yield Token(QUOTED_NAME, found[2], found.start(2), position)
+        elif group == 4:
+            opened = found.start(4)
+            position = _dollar_quote_end(text, opened, found[4])
+            yield Token(STRING, text[opened:position], opened, position)
+        else:
+            position = _block_comment_end(text, found.start(5))
+
+
+def line_comments(text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each `--` comment of `text` that stands outside quotes and block comments.
+
+    Raises:
+        LexicalError: at a quote or a block comment that is never closed.
+    """
+    search = _region_pattern().search
+    position = 0
+    while found := search(text, position):
+        start = found.start()
+        mark = text[start]
+        if mark == "-":
+            yield start, found.end()
+            position = found.end()
+        elif mark == "'":
+            position = _string_end(text, start, position)
+        elif mark == '"':
+            position = text.find('"', start + 1) + 1
+            if not position:
+                raise _never_closed(start, "quoted identifier")
+        elif mark == "/":
+            position = _block_comment_end(text, start)
+        elif _inside_word(text, start, position):
+            # `a$b$c` is one identifier
+            position = _skip_word(text, start)
+        else:
+            position = _dollar_quote_end(text, start, found[0])
+
+
+def without_comments(text: str) -> str:
+    """Return `text` with a blank for each character of a comment, so that every offset stays what it was.
+
+    Raises:
+        LexicalError: see `tokens`.
+    """
+    visible = re.compile(r"\S")
+    parts: list[str] = []
+    position = 0
+    for token in tokens(text):
+        parts.append(visible.sub(" ", text[position : token.start]))
+        parts.append(
+            _joined_string(token.text) if token.kind == STRING and token.text[0] in "eE" else token.text
+        )
+        position = token.end
+    parts.append(visible.sub(" ", text[position:]))
+    return "".join(parts)
+
+
+def _joined_string(text: str) -> str:
+    """`text`, an E'' string, with blanks for the comments between its parts."""
+    body, between = re.compile(_ESCAPE_BODY, re.DOTALL), re.compile(_CONTINUED)
+    parts = [text[0]]
+    position = 1
+    while part := body.match(text, position):
+        parts.append(part[0])
+        position = part.end()
+        if gap := between.match(text, position):
+            parts.append(re.sub(r"\S", " ", gap[0]))
+            position = gap.end()
+    return "".join(parts)
+
+
+def first_token(text: str, start: int, end: int) -> int:
+    """Return the index of the first character from `start` on that is no blank, comment or `;`, or `end`."""
+    match = _blank_pattern().match
+    position = start
+    while position < end:
+        found = match(text, position)
+        assert found is not None, "the pattern may be empty"
+        position = found.end()
+        if text.startswith("/*", position):
+            position = _block_comment_end(text, position)
+        elif text.startswith(";", position):
+            position += 1
+        else:
+            break
+    return min(position, end)
+
+
+def _string_end(text: str, start: int, floor: int) -> int:
+    """Where the string whose quote is at `start` ends; a doubled quote is taken for the end of one and the start of another.
+
+    What stands before `floor` belongs to something else and is no prefix.
+    """
+    prefix = start - 1
+    if prefix >= floor and text[prefix] in "eE" and (prefix == floor or not _goes_on_word(text[prefix - 1])):
+        found = _escape_string_pattern().match(text, start)
+        if found is None:
+            raise _never_closed(prefix, "string")
+        return found.end()
+    end = text.find("'", start + 1) + 1
+    if not end:
+        raise _never_closed(start, "string")
+    return end
+
+
+def _goes_on_word(character: str) -> bool:
+    return character.isalnum() or character in "_$" or character >= "\x80"
+
+
+def _inside_word(text: str, index: int, floor: int) -> bool:
+    """True when the character at `index` goes on with an identifier that began before it, at `floor` or later."""
+    start = index
+    while start > floor and _goes_on_word(text[start - 1]):
+        start -= 1
+    # a run that begins with a digit is a number, and one that begins with a dollar sign is a parameter
+    return start < index and text[start] not in "$0123456789"
+
+
+def _skip_word(text: str, index: int) -> int:
+    while index < len(text) and _goes_on_word(text[index]):
+        index += 1
+    return index
+
+
+def _dollar_quote_end(text: str, start: int, delimiter: str) -> int:
+    end = text.find(delimiter, start + len(delimiter))
+    if end < 0:
+        raise LexicalError(
+            start,
+            f"the dollar-quoted string that {delimiter} opens here is never closed",
+            f"close it with {delimiter}",
+        )
+    return end + len(delimiter)
+
+
+def _block_comment_end(text: str, start: int) -> int:
+    depth = 0
+    for mark in _block_comment_pattern().finditer(text, start):
+        depth += 1 if mark[0] == "/*" else -1
+        if depth == 0:
+            return mark.end()
+    raise LexicalError(
+        start, "the block comment that opens here is never closed", "close it with */; block comments nest"
+    )
+
+
+def _never_closed(start: int, what: str) -> LexicalError:
+    return LexicalError(
+        start,
+        f"the {what} that opens here is never closed",
+        "close it, or double a quote that is meant literally",
+    )
+
+
+def _refuse_character(text: str, position: int) -> None:
+    """Raise for a character no statement can hold outside quotes. The server judges the others."""
+    character = text[position]
+    if character == "'":
+        raise _never_closed(position, "string")
+    if character == '"':
+        raise _never_closed(position, "quoted identifier")
+    if character == "\0":
+        raise LexicalError(position, "a NUL character stands here", "remove it; SQL text cannot hold one")
+    if character == "\\":
+        found = re.compile(r"\\[^\s\\;]*").match(text, position)
+        command = found[0] if found else character
+        remedy = "write it in SQL; meta-commands are read by psql and never reach a server"
+        if command in ("\\restrict", "\\unrestrict"):
+            remedy = "remove the line; pg_dump writes it for psql alone"
+        raise LexicalError(position, f"{command} is a psql meta-command", remedy)

@@ -1,0 +1,26 @@
+"""What has been done of a script that runs statement by statement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from reconciler.model import Statement
+from reconciler.sqltext.checksum import token_checksum
+
+
+def statements_digest(statements: Sequence[Statement], count: int) -> str:
+    """Return a SHA-256 chain over the first `count` of `statements`, in hex.
+
+    Equal digests mean that the same statements were done in the same order, whatever their comments and whatever
+    follows them. So a script may be mended after the statement that failed, and not before it.
+
+    Raises:
+        ValueError: there are no `count` statements.
+    """
+    if not 0 <= count <= len(statements):
+        raise ValueError(f"a script of {len(statements)} statements has no first {count}")
+    chain = b""
+    for statement in statements[:count]:
+        chain = hashlib.sha256(chain + token_checksum(statement.text).encode()).digest()
+    return chain.hex()
