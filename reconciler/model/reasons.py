@@ -78,6 +78,7 @@ class Reason(StrEnum):
     STATEMENT_TIMEOUT = "StatementTimeout"
     SERIALIZATION_FAILURE = "SerializationFailure"
     DEADLOCK = "Deadlock"
+    RESOURCE_EXHAUSTED = "ResourceExhausted"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
     DOWN_FAILED = "DownFailed"
     INTERRUPTED = "Interrupted"
@@ -156,6 +157,7 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.STATEMENT_TIMEOUT: _stalled("statement_timeout"),
     Reason.SERIALIZATION_FAILURE: _retrying("retry_exhausted"),
     Reason.DEADLOCK: _retrying("retry_exhausted"),
+    Reason.RESOURCE_EXHAUSTED: _retrying("retry_exhausted"),
     Reason.OUTCOME_UNKNOWN: _Traits(Condition.STALLED, ErrorClass.AMBIGUOUS, "internal"),
     Reason.DOWN_FAILED: _stalled("sql_error"),
     Reason.INTERRUPTED: _retrying("connection"),

@@ -1,0 +1,289 @@
+"""The one place that wires source, manifests, credentials, embedded server and databases together."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.catalog import Catalog, CatalogReader
+from reconciler.credentials import Credentials
+from reconciler.database import ConnectionSettings, open_database
+from reconciler.manifest import (
+    DatabaseTarget,
+    Embedded,
+    Engine,
+    Manifest,
+    ManifestReader,
+    Policy,
+    Timeouts,
+)
+from reconciler.model import (
+    Actor,
+    Change,
+    Claim,
+    Database,
+    Problem,
+    ProblemError,
+    Reason,
+    Revision,
+    Secrets,
+    Snapshot,
+    Source,
+)
+from reconciler.operations import Declaration
+from reconciler.redaction import Secret
+
+if TYPE_CHECKING:
+    from reconciler.embedded import EmbeddedServer
+
+MANIFESTS = "manifests"
+"""The folder of the manifests, from the repository's root."""
+STATE_FOLDER = ".reconciler"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """One environment as one revision declares it.
+
+    Args:
+        name: its name.
+        manifest: what it says; None when it cannot be read.
+        catalog: its migrations; None when the manifest cannot be read.
+        problems: why the manifest cannot be read.
+        change: the commit that last changed the manifest; None without one.
+    """
+
+    name: str
+    manifest: Manifest | None = None
+    catalog: Catalog | None = None
+    problems: tuple[Problem, ...] = ()
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """Everything that one revision declares.
+
+    Args:
+        revision: the commit.
+        environments: by name, in the order of their names.
+        problem: why no manifest could be read at all: the folder is gone or empty.
+    """
+
+    revision: Revision
+    environments: Mapping[str, Environment] = field(default_factory=dict)
+    problem: Problem | None = None
+
+
+class Declarations:
+    """Reads what revisions of a repository declare. What did not change between two revisions is not parsed again."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._manifests = ManifestReader()
+        self._catalogs = CatalogReader()
+
+    async def read(self, revision: Revision, *, with_changes: bool = True) -> Declared:
+        """What `revision` declares.
+
+        Args:
+            revision: the commit.
+            with_changes: also find out which commit last changed each manifest, at the cost of a look into the log.
+
+        Raises:
+            ProblemError: the repository cannot be read.
+        """
+        snapshot = await self._source.read(revision, [MANIFESTS])
+        found = self._manifests.read(snapshot, MANIFESTS)
+        if not found:
+            return Declared(revision=revision, problem=_no_manifests(revision))
+        manifests = {name: value for name, value in found.items() if isinstance(value, Manifest)}
+        folders = sorted({manifest.migrations for manifest in manifests.values()})
+        migrations = await self._source.read(revision, folders) if folders else None
+        environments: dict[str, Environment] = {}
+        for name in sorted(found):
+            manifest = manifests.get(name)
+            if manifest is None or migrations is None:
+                environments[name] = Environment(name=name, problems=_problems(found[name]))
+                continue
+            change = await self._source.last_change(revision, manifest.path) if with_changes else None
+            catalog = self._catalogs.read(migrations, manifest.migrations)
+            environments[name] = Environment(name=name, manifest=manifest, catalog=catalog, change=change)
+        return Declared(revision=revision, environments=environments)
+
+    def catalog(self, snapshot: Snapshot, folder: str) -> Catalog:
+        """The migrations of one folder of a snapshot."""
+        return self._catalogs.read(snapshot, folder)
+
+
+class Connector:
+    """Opens the databases that manifests name.
+
+    Args:
+        secrets: resolves their references.
+        state_folder: where the embedded server keeps its data, and certificates are written.
+    """
+
+    def __init__(self, secrets: Secrets, state_folder: Path) -> None:
+        self._secrets = secrets
+        self._state_folder = state_folder
+        self._embedded: EmbeddedServer | None = None
+        self._certificates: list[Path] = []
+
+    def open(self, environment: str, target: DatabaseTarget, timeouts: Timeouts) -> Database:
+        """A database that connects at its first use. Its secret is resolved anew for every connection.
+
+        Raises:
+            ProblemError: the engine is not supported.
+        """
+        if target.engine is Engine.COCKROACHDB:
+            raise ProblemError(
+                Problem(
+                    reason=Reason.MANIFEST_INVALID,
+                    message=f"database {target.name} of {environment} is declared as cockroachdb, which this version cannot write to",
+                    remedy="use a PostgreSQL database",
+                )
+            )
+
+        async def settings() -> ConnectionSettings:
+            return ConnectionSettings(
+                dsn=await self._dsn(environment, target),
+                connect_timeout=timeouts.connect,
+                role=target.role,
+                history_schema=target.history_schema,
+                root_certificate=await self._root_certificate(target),
+            )
+
+        return open_database(settings)
+
+    @property
+    def embedded(self) -> EmbeddedServer | None:
+        """The embedded server, once a database needed it."""
+        return self._embedded
+
+    async def close(self) -> None:
+        """Stop the embedded server if nobody else uses it, and remove what was written for the driver."""
+        if self._embedded is not None:
+            await self._embedded.stop()
+        for path in self._certificates:
+            path.unlink(missing_ok=True)
+
+    async def _dsn(self, environment: str, target: DatabaseTarget) -> Secret:
+        if not isinstance(target.dsn, Embedded):
+            return await self._secrets.resolve(target.dsn)
+        if self._embedded is None:
+            from reconciler.embedded import EmbeddedServer
+
+            self._embedded = EmbeddedServer(self._state_folder)
+        await self._embedded.start()
+        return Secret(await self._embedded.dsn(_embedded_name(environment, target.name)))
+
+    async def _root_certificate(self, target: DatabaseTarget) -> str | None:
+        if target.ca is None:
+            return None
+        value = (await self._secrets.resolve(target.ca)).reveal()
+        if "-----BEGIN" not in value:
+            return value.strip()
+        import tempfile
+
+        handle, name = tempfile.mkstemp(prefix="reconciler-ca-", suffix=".pem")
+        with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
+            file.write(value)
+        self._certificates.append(Path(name))
+        return name
+
+
+def declaration(environment: Environment, target: DatabaseTarget, repository: str) -> Declaration:
+    """What `environment` declares for one of its databases.
+
+    Raises:
+        ProblemError: its manifest could not be read.
+    """
+    if environment.manifest is None or environment.catalog is None:
+        raise ProblemError(environment.problems[0])
+    manifest = environment.manifest
+    return Declaration(
+        target=manifest.target_version,
+        catalog=environment.catalog,
+        policy=manifest.policy,
+        timeouts=manifest.timeouts,
+        policy_digest=manifest.policy_digest,
+        claim=Claim(environment.name, target.name, repository),
+        suspended=manifest.suspend,
+    )
+
+
+def declaration_without_manifest(catalog: Catalog, target: int | None, timeouts: Timeouts) -> Declaration:
+    """What a one-off command with only a DSN asks for: `target`, or all there is."""
+    return Declaration(
+        target=target if target is not None else max(catalog.versions, default=0),
+        catalog=catalog,
+        policy=replace(Policy(), max_down_steps=2**63 - 1),
+        timeouts=timeouts,
+        policy_digest="",
+        claim=None,
+        retry=True,
+    )
+
+
+def actor(verb: str, claim: Claim | None, revision: Revision | None, change: Change | None) -> Actor:
+    """This process, doing `verb`."""
+    return Actor(
+        claim=claim,
+        verb=verb,
+        git_revision=revision.commit if revision else "",
+        git_author=change.author if change else (revision.author if revision else ""),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        user=_login_name(),
+    )
+
+
+def credentials(root: Path | None) -> Credentials:
+    """Resolves references from this process's environment, relative paths from `root`."""
+    return Credentials(os.environ, root)
+
+
+def utc_now() -> datetime:
+    """The current time."""
+    return datetime.now(UTC)
+
+
+def _embedded_name(environment: str, database: str) -> str:
+    """The name of an embedded database. `/` cannot be part of either name, so no two pairs share one."""
+    name = environment if database == environment else f"{environment}/{database}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+_LONGEST_NAME = 63
+"""PostgreSQL cuts off longer names, and two could become one."""
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # a container's user id may have no name
+        return str(os.getuid())
+
+
+def _problems(found: object) -> tuple[Problem, ...]:
+    assert isinstance(found, tuple)
+    return found
+
+
+def _no_manifests(revision: Revision) -> Problem:
+    return Problem(
+        reason=Reason.MANIFEST_NOT_FOUND,
+        message=f"there is no manifest in {MANIFESTS}/ at {revision}",
+        remedy=f"put one file per environment there, {MANIFESTS}/production.yaml say; environments known before are kept as they are",
+    )

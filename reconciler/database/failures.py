@@ -1,0 +1,114 @@
+"""Turning what the driver raises into problems: which reason, which message, which remedy."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from reconciler.model import Problem, ProblemError, Reason
+from reconciler.redaction import redact
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.pq.abc import PGresult
+
+_BY_STATE = {
+    "55P03": Reason.LOCK_TIMEOUT,
+    "40001": Reason.SERIALIZATION_FAILURE,
+    "40P01": Reason.DEADLOCK,
+    "25006": Reason.READ_ONLY,
+    "57P01": Reason.CONNECTION_FAILED,
+    "57P02": Reason.CONNECTION_FAILED,
+    "57P03": Reason.CONNECTION_FAILED,
+    "57P05": Reason.CONNECTION_FAILED,
+}
+_BY_CLASS = {"08": Reason.CONNECTION_FAILED, "53": Reason.RESOURCE_EXHAUSTED, "58": Reason.RESOURCE_EXHAUSTED}
+
+_REMEDIES = {
+    Reason.LOCK_TIMEOUT: "end the transaction that holds the table, or raise `lock_timeout` for this migration",
+    Reason.SERIALIZATION_FAILURE: "it is tried again by itself",
+    Reason.DEADLOCK: "it is tried again by itself; look for other work on the same tables when it happens often",
+    Reason.READ_ONLY: "point the DSN at the primary, or wait for the failover to end",
+    Reason.CONNECTION_FAILED: "it is tried again by itself; check that the server runs and can be reached",
+    Reason.RESOURCE_EXHAUSTED: "free what the message names (disk, memory, connections); it is tried again by itself",
+    Reason.PERMISSION_DENIED: "grant the privilege that the message names, or connect as another role",
+}
+
+_KEY_VALUES = re.compile(r"(\)=\()(?:[^()]|\([^()]*\))*(\))")
+_QUOTED = re.compile(r"'(?:[^']|'')*'")
+
+
+def mask_literals(text: str) -> str:
+    """`text` with the content of quoted literals and of `(column)=(value)` replaced by stars, lengths kept where possible."""
+    text = _KEY_VALUES.sub(r"\1***\2", text)
+    return _QUOTED.sub(lambda match: "'" + "*" * (len(match[0]) - 2) + "'", text)
+
+
+def reason_of(sqlstate: str, otherwise: Reason) -> Reason:
+    """The reason for an error code; `otherwise` for errors that are about the SQL itself."""
+    return _BY_STATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2]) or otherwise
+
+
+def remedy_of(reason: Reason) -> str:
+    """What a person should do about `reason`, or an empty string."""
+    return _REMEDIES.get(reason, "")
+
+
+def primary_message(result: PGresult) -> str:
+    """The server's message, with row values masked."""
+    return redact(
+        _KEY_VALUES.sub(r"\1***\2", _field(result, "MESSAGE_PRIMARY")) or "the server gave no message"
+    )
+
+
+def detail_and_hint(result: PGresult) -> str:
+    """The server's DETAIL and HINT, with row values masked."""
+    detail = _KEY_VALUES.sub(r"\1***\2", _field(result, "MESSAGE_DETAIL"))
+    hint = _field(result, "MESSAGE_HINT")
+    context = _field(result, "CONTEXT")
+    lines = [
+        line
+        for line in (detail, f"hint: {hint}" if hint else "", f"context: {context}" if context else "")
+        if line
+    ]
+    return redact("\n".join(lines))
+
+
+def sqlstate_of(result: PGresult) -> str:
+    """The five characters of the error code."""
+    return _field(result, "SQLSTATE")
+
+
+def position_of(result: PGresult) -> int | None:
+    """Where in the message the error was seen, in characters from 1, or None."""
+    text = _field(result, "STATEMENT_POSITION")
+    return int(text) if text else None
+
+
+def _field(result: PGresult, name: str) -> str:
+    from psycopg.pq import DiagnosticField
+
+    value = result.error_field(getattr(DiagnosticField, name))
+    return value.decode("utf-8", "replace") if value else ""
+
+
+def translate(error: psycopg.Error, doing: str) -> ProblemError:
+    """A `ProblemError` for an error of one of our own statements or of the connection.
+
+    Args:
+        error: what the driver raised.
+        doing: what we were about, for the message: `reading the history`.
+    """
+    sqlstate = error.sqlstate or ""
+    message = redact(str(error.diag.message_primary or error).strip())
+    if sqlstate == "42501":
+        reason = Reason.PERMISSION_DENIED
+    elif sqlstate:
+        reason = reason_of(sqlstate, Reason.INTERNAL_ERROR)
+    else:
+        reason = Reason.CONNECTION_FAILED
+    return ProblemError(
+        Problem(
+            reason=reason, message=f"{doing} failed: {message}", remedy=remedy_of(reason), sqlstate=sqlstate
+        )
+    )

@@ -1,0 +1,160 @@
+"""From the server's answer to a problem a person can act on: place, statement, caret, reason, remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.database.failures import detail_and_hint, primary_message, reason_of, remedy_of, sqlstate_of
+from reconciler.database.messages import Answer
+from reconciler.model import Direction, Place, Problem, Reason, Step
+from reconciler.redaction import redact
+from reconciler.sqltext import excerpt, locate
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+_LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+_DIVISION_BY_ZERO = "22012"
+
+
+def is_lock_timeout(error: PGresult | None) -> bool:
+    """True when a statement waited longer for a table lock than it may."""
+    return error is not None and sqlstate_of(error) == _LOCK_NOT_AVAILABLE
+
+
+def failure_of(answer: Answer, step: Step) -> Problem:
+    """Why a transactional step did not come into force."""
+    if answer.error is None or answer.lost:
+        return connection_lost(step, answer.lost)
+    if answer.failed_part == "script":
+        index = answer.failed_index if answer.failed_index >= 0 else statement_at(step, answer.offset)
+        return statement_failure(answer.error, step, index, answer.offset)
+    sqlstate = sqlstate_of(answer.error)
+    if answer.failed_part == "after" and sqlstate == _DIVISION_BY_ZERO:
+        return lock_lost()
+    message = primary_message(answer.error)
+    if answer.failed_part == "after" and answer.failed_index == 0:
+        return Problem(
+            reason=reason_of(sqlstate, _failed(step)),
+            message=f"{_step_name(step)}: a deferred constraint or trigger failed at the end of the transaction: {message}",
+            remedy=_fix(step),
+            place=Place(step.script.path, step.script.first_line),
+            sqlstate=sqlstate,
+            detail=detail_and_hint(answer.error),
+            version=step.version,
+            direction=step.direction.value,
+        )
+    reason = Reason.PERMISSION_DENIED if sqlstate == "42501" else reason_of(sqlstate, Reason.INTERNAL_ERROR)
+    return Problem(
+        reason=reason,
+        message=f"{_step_name(step)} was rolled back, since it could not be recorded: {message}",
+        remedy=remedy_of(reason)
+        or "our tables (schema_migrations and its companions) must keep the columns they were made with",
+        sqlstate=sqlstate,
+        detail=detail_and_hint(answer.error),
+        version=step.version,
+        direction=step.direction.value,
+    )
+
+
+def statement_failure(error: PGresult, step: Step, index: int, offset: int | None) -> Problem:
+    """Why a statement of a script failed, with its place and a caret.
+
+    Args:
+        error: the server's error.
+        step: whose script it is.
+        index: of the statement, from 0.
+        offset: where in the script the server saw it, or None: then the statement's beginning.
+    """
+    sqlstate = sqlstate_of(error)
+    statement = step.statements[index] if 0 <= index < len(step.statements) else None
+    if offset is None:
+        offset = statement.offset if statement else 0
+    reason = reason_of(sqlstate, _failed(step))
+    remedy = remedy_of(reason) or _fix(step)
+    message = primary_message(error)
+    if sqlstate == _QUERY_CANCELED:
+        if step.statement_timeout:
+            reason = Reason.STATEMENT_TIMEOUT
+            remedy = "raise it with `-- reconciler: statement-timeout 10m` in the file, or split the work, and commit"
+            message = f"{message} (statement_timeout is {step.statement_timeout:g} s)"
+        else:
+            remedy = "somebody cancelled it; run `reconciler retry` when it may go on"
+    elif reason is Reason.LOCK_TIMEOUT:
+        message = f"{message} (lock_timeout is {step.lock_timeout:g} s)"
+    undone = (
+        "nothing of it is in force"
+        if step.transactional
+        else f"{index} of its {len(step.statements)} statements are in force"
+    )
+    return Problem(
+        reason=reason,
+        message=f"{_step_name(step)} failed at statement {index + 1} of {len(step.statements)}: {message}; {undone}",
+        remedy=remedy,
+        place=locate(step.script, offset),
+        excerpt=redact(excerpt(step.script, offset)),
+        sqlstate=sqlstate,
+        detail=detail_and_hint(error),
+        version=step.version,
+        direction=step.direction.value,
+        statement_index=index + 1,
+    )
+
+
+def statement_at(step: Step, offset: int | None) -> int:
+    """The index of the statement that `offset` stands in, 0 when that is not known."""
+    index = 0
+    for number, statement in enumerate(step.statements):
+        if offset is not None and statement.offset <= offset:
+            index = number
+    return index
+
+
+def connection_lost(step: Step, why: str) -> Problem:
+    """The connection broke while a step ran; reading the database again tells whether it is in force."""
+    return Problem(
+        reason=Reason.CONNECTION_FAILED,
+        message=f"{_step_name(step)}: the connection was lost: {redact(' '.join(why.split()))}",
+        remedy="the history is read again before anything else runs; nothing need be done",
+        version=step.version,
+        direction=step.direction.value,
+    )
+
+
+def interrupted(step: Step) -> Problem:
+    """The process was asked to stop and the step did not end in time."""
+    return Problem(
+        reason=Reason.INTERRUPTED,
+        message=f"{_step_name(step)} was interrupted"
+        + (" and rolled back" if step.transactional else "; statements that were done stay in force"),
+        remedy="it is run again when the reconciler is started again",
+        version=step.version,
+        direction=step.direction.value,
+    )
+
+
+def lock_lost() -> Problem:
+    """The problem of a writer whose lock was taken over."""
+    return Problem(
+        reason=Reason.LOCK_LOST,
+        message="the lock was taken over by another process while this one worked; its transaction was rolled back",
+        remedy="it is tried again by itself",
+    )
+
+
+def _step_name(step: Step) -> str:
+    return f"migration {step.version} ({step.name}) {step.direction.value}"
+
+
+def _failed(step: Step) -> Reason:
+    return Reason.STATEMENT_FAILED if step.direction is Direction.UP else Reason.DOWN_FAILED
+
+
+def _fix(step: Step) -> str:
+    if step.direction is Direction.UP:
+        return f"mend {step.script.path} and commit: it is tried again at once; or run `reconciler retry` when the cause lay in the database"
+    return (
+        f"mend the down section of {step.script.path} and set `policy.changed_down: checkout`, or set target_version back to {step.version} "
+        "or above; or run `reconciler retry` when the cause lay in the database"
+    )

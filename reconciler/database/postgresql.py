@@ -1,0 +1,227 @@
+"""PostgreSQL: one database, its connection kept open between passes, and the lock that makes one writer of many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
+from reconciler.database.session import ConnectionSettings, Session
+from reconciler.database.writer import HeldLock
+from reconciler.model import (
+    Actor,
+    AppliedMigration,
+    JournalEvent,
+    LockHolder,
+    Observation,
+    Problem,
+    ProblemError,
+    Reason,
+    StoredDown,
+    Writer,
+)
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+"""Seconds between two attempts at the lock. Never a blocking wait: that would be an open transaction on the server, and
+`CREATE INDEX CONCURRENTLY` of the lock's holder would wait for it for ever."""
+
+
+class PostgresDatabase:
+    """Implements `reconciler.model.Database`. One task at a time uses it.
+
+    Args:
+        settings: how to connect, called for each new connection, so that a rotated password is used at the next one.
+    """
+
+    def __init__(self, settings: Callable[[], Awaitable[ConnectionSettings]]) -> None:
+        self._settings = settings
+        self._session: Session | None = None
+        self._reader: Reader | None = None
+        self._schema = ""
+
+    async def observe(self) -> Observation:
+        """Read history, lock, claim and last failure; see `reconciler.model.Database`."""
+        session = await self._open()
+        try:
+            return await self._read_with(session)
+        except ProblemError:
+            if session.alive:
+                raise
+        # the server went away since the last pass: what matters is whether it is there now
+        return await self._read_with(await self._open())
+
+    async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
+        """Return the stored down scripts of `versions`, without those that have none."""
+        return await read_stored_downs(await self._open(), list(versions))
+
+    async def applied(self, version: int | None = None) -> list[AppliedMigration]:
+        """The rows of `schema_migrations`, oldest first."""
+        return await read_applied(await self._open(), version)
+
+    async def journal(self, version: int | None = None, limit: int = 100) -> list[JournalEvent]:
+        """The newest `limit` events, oldest first."""
+        return await read_journal(await self._open(), version, limit)
+
+    async def request_retry(self, actor: Actor) -> None:
+        """Write a `retry` event to the journal: the last failure no longer stands against a new attempt."""
+        async with self._held(actor, acquire_timeout=_BOOKKEEPING_PATIENCE) as held:
+            await held.record("retry")
+
+    async def record_refusal(self, actor: Actor, problem: Problem) -> None:
+        """Write a refusal to the journal, if it is not already the newest event there."""
+        from reconciler.database.failures import mask_literals
+
+        session = await self._open()
+        async with self._held(actor, acquire_timeout=_BOOKKEEPING_PATIENCE) as held:
+            (newest,) = await session.read(session.queries("newest_refusal"), doing="reading the journal")
+            if newest[:1] != [(problem.reason.value, mask_literals(problem.message))]:
+                await held.record("refused", problem)
+
+    @asynccontextmanager
+    async def writer(
+        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+    ) -> AsyncIterator[Writer]:
+        """Take the lock, make our tables if need be, claim the database, and hand out a writer."""
+        async with self._held(actor, acquire_timeout=acquire_timeout, on_waiting=on_waiting) as held:
+            yield held
+
+    async def close(self) -> None:
+        """Close the connection. The next use opens a new one."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _open(self) -> Session:
+        if self._session is not None and self._session.alive and not self._session.interrupted:
+            return self._session
+        await self.close()
+        settings = await self._settings()
+        self._session = await Session.open(settings)
+        if self._reader is None or self._schema != settings.history_schema:
+            self._reader = Reader(settings.history_schema)
+            self._schema = settings.history_schema
+        return self._session
+
+    async def _read_with(self, session: Session) -> Observation:
+        assert self._reader is not None
+        return await self._reader.observe(session)
+
+    @asynccontextmanager
+    async def _held(
+        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+    ) -> AsyncIterator[HeldLock]:
+        session = await self._open()
+        assert self._reader is not None
+        owner = uuid.uuid4()
+        await self._take_advisory_lock(session, acquire_timeout, on_waiting)
+        try:
+            await self._make_tables(session)
+            fence = await self._take_row(session, actor, owner)
+        except BaseException:
+            with contextlib.suppress(ProblemError):
+                await session.read(
+                    session.queries("release_advisory_lock", key=ADVISORY_KEY), doing="releasing the lock"
+                )
+            raise
+        held = HeldLock(session, self._reader, actor, owner, fence)
+        try:
+            yield held
+        finally:
+            await held.release()
+
+    async def _take_advisory_lock(
+        self, session: Session, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None
+    ) -> None:
+        deadline = monotonic() + acquire_timeout
+        pause = _FIRST_PAUSE
+        while True:
+            ((answer,),) = await session.read(
+                session.queries("try_advisory_lock", key=ADVISORY_KEY), doing="taking the lock"
+            )
+            if answer[0]:
+                return
+            holder = (await self._read_with(session)).holder or LockHolder(
+                "a session that is just ending", "advisory", None
+            )
+            if on_waiting is not None:
+                on_waiting(holder)
+                on_waiting = None
+            if monotonic() >= deadline:
+                raise ProblemError(_lock_held(holder, acquire_timeout))
+            await asyncio.sleep(min(pause * (0.5 + random.random()), max(0.0, deadline - monotonic())))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _make_tables(self, session: Session) -> None:
+        seen = await self._read_with(session)
+        if seen.read_only:
+            raise ProblemError(
+                Problem(
+                    reason=Reason.READ_ONLY,
+                    message="the server takes no writes: it is a standby, or the session is read-only",
+                    remedy="point the DSN at the primary, or wait for the failover to end",
+                )
+            )
+        if seen.foreign_history is not None:
+            raise ProblemError(foreign_history(seen.foreign_history))
+        if not seen.initialised:
+            await session.read(
+                "BEGIN", session.queries("create_tables"), "COMMIT", doing="creating our tables"
+            )
+
+    async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID) -> int:
+        claim = actor.claim
+        (rows,) = await session.read(
+            session.queries(
+                "take_lock_row",
+                owner=str(owner),
+                holder=actor.owner,
+                environment=claim.environment if claim else None,
+                database_name=claim.database if claim else None,
+                repository=claim.repository if claim else None,
+            ),
+            doing="taking the lock",
+        )
+        if rows:
+            return int(rows[0][0])
+        seen = await self._read_with(session)
+        if seen.claim is not None and seen.claim != claim:
+            raise ProblemError(claimed_by_other(seen))
+        raise ProblemError(_lock_held(seen.holder or LockHolder("the holder of a lease", "lease", None), 0.0))
+
+
+_BOOKKEEPING_PATIENCE = 5.0
+"""Seconds to wait for the lock in order to write one event."""
+
+
+def foreign_history(found: str) -> Problem:
+    """The problem of a table of another tool that has our table's name."""
+    return Problem(
+        reason=Reason.FOREIGN_HISTORY,
+        message=f"the history table of another tool is in the way: {found}; it was left untouched",
+        remedy="set `history_schema` to a schema of its own and take the other table off the search path of this role, or rename that table",
+    )
+
+
+def claimed_by_other(seen: Observation) -> Problem:
+    """The problem of a database that another environment or repository has claimed."""
+    return Problem(
+        reason=Reason.CLAIMED_BY_OTHER,
+        message=f"the database belongs to {seen.claim}",
+        remedy="point this environment's DSN at its own database, or name the owning environment with --environment",
+    )
+
+
+def _lock_held(holder: LockHolder, waited: float) -> Problem:
+    since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
+    waiting = f"; waited {waited:g} s" if waited else ""
+    return Problem(
+        reason=Reason.LOCK_HELD,
+        message=f"another process holds the lock of this database: {holder.owner}{since}{waiting}",
+        remedy="it is tried again by itself",
+    )

@@ -1,0 +1,299 @@
+-- Every statement we send to PostgreSQL, in named blocks. `{history}`, `{journal}`, `{lock}` stand for our tables, always
+-- schema-qualified, since a migration may change the search path; `:name` stands for an escaped literal.
+
+-- name: session_settings
+-- The meaning of our own literals must not depend on what a role's defaults say. No time limit but a step's own.
+SET standard_conforming_strings = on;
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0
+
+-- name: set_role
+-- `NONE` is the login role.
+SET ROLE {role}
+
+-- name: reset_session
+-- Every step of DISCARD ALL except pg_advisory_unlock_all, which would drop our lock.
+CLOSE ALL;
+SET SESSION AUTHORIZATION DEFAULT;
+RESET ALL;
+DEALLOCATE ALL;
+UNLISTEN *;
+DISCARD PLANS;
+DISCARD TEMPORARY;
+DISCARD SEQUENCES
+
+-- name: identity
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
+       (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::bigint,
+       pg_catalog.current_setting('server_version')
+
+-- name: inspect
+-- All relations that have the name of one of ours: in our schema or where the search path would find them.
+SELECT n.nspname, c.relname,
+       (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
+  AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND (n.nspname = :schema OR n.nspname = ANY (pg_catalog.current_schemas(false)))
+ORDER BY n.nspname = :schema DESC, n.nspname, c.relname
+
+-- name: read_server
+SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::boolean
+
+-- name: read_elsewhere
+SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = 'schema_migrations' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND n.nspname <> :schema AND n.nspname = ANY (pg_catalog.current_schemas(false))
+LIMIT 1
+
+-- name: read_lock
+SELECT environment, database_name, repository, owner, holder, mode,
+       extract(epoch FROM since)::float8,
+       (mode = 'lease' AND expires_at > pg_catalog.clock_timestamp()),
+       EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+               AND l.classid = :key_high AND l.objid = :key_low
+               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+FROM {lock} WHERE id = 1
+
+-- name: read_last_attempt
+SELECT event, outcome, version, direction, script_digest, policy_digest, reason, message, remedy, path, line, column_number,
+       excerpt, sqlstate, statement_index, extract(epoch FROM recorded_at)::float8
+FROM {journal} WHERE event IN ('finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1
+
+-- name: read_fingerprint
+-- A changed row has a higher xmin than any before it and a deleted one is no longer counted, so equal answers mean equal rows.
+SELECT count(*), coalesce(sum(xmin::text::bigint), 0)::text FROM {history}
+
+-- name: read_history
+SELECT version, name, coalesce(status, 'success'), direction, checksum, token_checksum, down_checksum, down_script IS NOT NULL,
+       transactional, irreversible, statements_done, statements_total, statements_digest, git_revision
+FROM {history} ORDER BY version
+
+-- name: read_adoptable_history
+SELECT version, name, coalesce(status, 'success'), 'up', checksum, NULL, NULL, false, true, false, 0, 0, NULL, NULL
+FROM {history} ORDER BY version
+
+-- name: read_applied
+SELECT version, name, extract(epoch FROM applied_at)::float8, checksum, execution_time_ms, coalesce(status, 'success'), direction, error_message, git_revision
+FROM {history} WHERE :version IS NULL OR version = :version::bigint ORDER BY version
+
+-- name: read_adoptable_applied
+SELECT version, name, extract(epoch FROM applied_at)::float8, checksum, execution_time_ms, coalesce(status, 'success'), 'up', error_message, NULL
+FROM {history} WHERE :version IS NULL OR version = :version::bigint ORDER BY version
+
+-- name: read_stored_downs
+SELECT version, down_script, path, down_first_line, down_checksum, no_transaction, lock_timeout, statement_timeout
+FROM {history} WHERE down_script IS NOT NULL AND version IN ({versions})
+
+-- name: read_journal
+SELECT * FROM (
+    SELECT extract(epoch FROM recorded_at)::float8, attempt::text, event, version, direction, outcome, reason, message,
+           name, script_source, remedy, path, line, column_number, excerpt, sqlstate, statement_index, execution_time_ms,
+           git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version, id
+    FROM {journal} WHERE :version IS NULL OR version = :version::bigint
+    ORDER BY recorded_at DESC, id DESC LIMIT :limit
+) newest ORDER BY 1, id
+
+-- name: create_tables
+CREATE TABLE IF NOT EXISTS {history} (
+    version BIGINT PRIMARY KEY,
+    name VARCHAR(255) NOT NULL,
+    applied_at TIMESTAMP NOT NULL DEFAULT current_timestamp,
+    checksum VARCHAR(64) NOT NULL,
+    execution_time_ms INTEGER,
+    status VARCHAR(20) DEFAULT 'success',
+    error_message TEXT
+);
+ALTER TABLE {history}
+    ADD COLUMN IF NOT EXISTS direction VARCHAR(4) NOT NULL DEFAULT 'up',
+    ADD COLUMN IF NOT EXISTS path TEXT,
+    ADD COLUMN IF NOT EXISTS token_checksum VARCHAR(64),
+    ADD COLUMN IF NOT EXISTS down_script TEXT,
+    ADD COLUMN IF NOT EXISTS down_checksum VARCHAR(64),
+    ADD COLUMN IF NOT EXISTS down_first_line INTEGER,
+    ADD COLUMN IF NOT EXISTS transactional BOOLEAN NOT NULL DEFAULT true,
+    ADD COLUMN IF NOT EXISTS no_transaction BOOLEAN NOT NULL DEFAULT false,
+    ADD COLUMN IF NOT EXISTS irreversible BOOLEAN NOT NULL DEFAULT false,
+    ADD COLUMN IF NOT EXISTS lock_timeout DOUBLE PRECISION,
+    ADD COLUMN IF NOT EXISTS statement_timeout DOUBLE PRECISION,
+    ADD COLUMN IF NOT EXISTS statements_done INTEGER NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS statements_total INTEGER NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS statements_digest VARCHAR(64),
+    ADD COLUMN IF NOT EXISTS git_revision VARCHAR(64),
+    ADD COLUMN IF NOT EXISTS tool_version VARCHAR(32);
+CREATE TABLE IF NOT EXISTS {journal} (
+    recorded_at TIMESTAMPTZ NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    id UUID NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+    attempt UUID NOT NULL,
+    event VARCHAR(20) NOT NULL,
+    version BIGINT,
+    name VARCHAR(255),
+    direction VARCHAR(4),
+    outcome VARCHAR(20),
+    script_source VARCHAR(20),
+    script_digest VARCHAR(64),
+    policy_digest VARCHAR(64),
+    execution_time_ms INTEGER,
+    reason VARCHAR(64),
+    message TEXT,
+    remedy TEXT,
+    sqlstate VARCHAR(5),
+    path TEXT,
+    line INTEGER,
+    column_number INTEGER,
+    excerpt TEXT,
+    statement_index INTEGER,
+    git_revision VARCHAR(64),
+    git_author TEXT,
+    environment TEXT,
+    database_name TEXT,
+    verb VARCHAR(20),
+    os_user TEXT,
+    database_user TEXT NOT NULL DEFAULT session_user,
+    host TEXT,
+    pid INTEGER,
+    tool_version VARCHAR(32),
+    fence BIGINT,
+    PRIMARY KEY (recorded_at, id)
+);
+CREATE TABLE IF NOT EXISTS {lock} (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    owner UUID,
+    holder TEXT,
+    mode VARCHAR(10),
+    fence BIGINT NOT NULL,
+    since TIMESTAMPTZ,
+    renewed_at TIMESTAMPTZ,
+    expires_at TIMESTAMPTZ,
+    environment TEXT,
+    database_name TEXT,
+    repository TEXT
+);
+REVOKE ALL ON {history}, {journal}, {lock} FROM PUBLIC
+
+-- name: try_advisory_lock
+SELECT pg_catalog.pg_try_advisory_lock(:key)
+
+-- name: release_advisory_lock
+SELECT pg_catalog.pg_advisory_unlock(:key)
+
+-- name: take_lock_row
+INSERT INTO {lock} AS held (id, owner, holder, mode, fence, since, renewed_at, environment, database_name, repository)
+VALUES (1, :owner, :holder, 'advisory', 1, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), :environment, :database_name, :repository)
+ON CONFLICT (id) DO UPDATE
+SET owner = excluded.owner, holder = excluded.holder, mode = excluded.mode, fence = held.fence + 1, since = excluded.since,
+    renewed_at = excluded.renewed_at, expires_at = NULL,
+    environment = excluded.environment, database_name = excluded.database_name, repository = excluded.repository
+WHERE (held.mode IS DISTINCT FROM 'lease' OR held.expires_at IS NULL OR held.expires_at < pg_catalog.clock_timestamp())
+  AND (held.environment IS NULL
+       OR (held.environment, held.database_name, held.repository)
+          IS NOT DISTINCT FROM (excluded.environment, excluded.database_name, excluded.repository))
+RETURNING fence
+
+-- name: release_lock_row
+UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL WHERE id = 1 AND owner = :owner AND fence = :fence
+
+-- name: fence
+-- Divides by zero, and so rolls the transaction back, when the lock is no longer ours.
+WITH held AS (
+    UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence RETURNING 1
+)
+SELECT 1 / count(*) FROM held
+
+-- name: insert_event
+INSERT INTO {journal} (attempt, event, version, name, direction, outcome, script_source, script_digest, policy_digest,
+    execution_time_ms, reason, message, remedy, sqlstate, path, line, column_number, excerpt, statement_index,
+    git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
+VALUES (:attempt, :event, :version, :name, :direction, :outcome, :script_source, :script_digest, :policy_digest,
+    :execution_time_ms, :reason, :message, :remedy, :sqlstate, :path, :line, :column_number, :excerpt, :statement_index,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
+
+-- name: insert_started
+INSERT INTO {journal} (attempt, event, version, name, direction, script_source, script_digest, policy_digest,
+    git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
+VALUES (:attempt, 'started', :version, :name, :direction, :script_source, :script_digest, :policy_digest,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
+
+-- name: insert_succeeded
+-- Within the step's own transaction, whose start is the step's start.
+INSERT INTO {journal} (attempt, event, outcome, version, name, direction, script_source, script_digest, policy_digest, execution_time_ms,
+    git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
+VALUES (:attempt, 'finished', 'success', :version, :name, :direction, :script_source, :script_digest, :policy_digest,
+    (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::int,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
+RETURNING execution_time_ms
+
+-- name: newest_refusal
+SELECT reason, message FROM {journal} WHERE event IN ('refused', 'finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1
+
+-- name: forget_failed_row
+DELETE FROM {history} WHERE version = :version AND status = 'failed' AND transactional
+
+-- name: insert_applied
+INSERT INTO {history} (version, name, applied_at, checksum, execution_time_ms, status, direction, path, token_checksum,
+    down_script, down_checksum, down_first_line, transactional, no_transaction, irreversible, lock_timeout, statement_timeout,
+    statements_done, statements_total, git_revision, tool_version)
+VALUES (:version, :name, pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', :checksum,
+    (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::int,
+    'success', 'up', :path, :token_checksum, :down_script, :down_checksum, :down_first_line, true, :no_transaction, :irreversible,
+    :lock_timeout, :statement_timeout, :statements_total, :statements_total, :git_revision, :tool_version)
+
+-- name: delete_applied
+DELETE FROM {history} WHERE version = :version
+
+-- name: record_failed_up
+INSERT INTO {history} AS old (version, name, applied_at, checksum, execution_time_ms, status, error_message, direction, path, token_checksum,
+    transactional, statements_total, git_revision, tool_version)
+VALUES (:version, :name, pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', :checksum, :execution_time_ms, 'failed', :error_message,
+    'up', :path, :token_checksum, true, :statements_total, :git_revision, :tool_version)
+ON CONFLICT (version) DO UPDATE
+SET name = excluded.name, applied_at = excluded.applied_at, checksum = excluded.checksum, execution_time_ms = excluded.execution_time_ms,
+    status = 'failed', error_message = excluded.error_message, path = excluded.path, token_checksum = excluded.token_checksum,
+    transactional = true, statements_done = 0, statements_total = excluded.statements_total, statements_digest = NULL,
+    git_revision = excluded.git_revision, tool_version = excluded.tool_version
+WHERE old.status <> 'success'
+
+-- name: begin_steps_up
+-- A migration outside a transaction: its row says `running` before the first statement is sent.
+INSERT INTO {history} AS old (version, name, applied_at, checksum, status, direction, path, token_checksum,
+    down_script, down_checksum, down_first_line, transactional, no_transaction, irreversible, lock_timeout, statement_timeout,
+    statements_done, statements_total, statements_digest, git_revision, tool_version)
+VALUES (:version, :name, pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', :checksum, 'running', 'up', :path, :token_checksum,
+    :down_script, :down_checksum, :down_first_line, false, :no_transaction, :irreversible, :lock_timeout, :statement_timeout,
+    :statements_done, :statements_total, :statements_digest, :git_revision, :tool_version)
+ON CONFLICT (version) DO UPDATE
+SET name = excluded.name, applied_at = excluded.applied_at, checksum = excluded.checksum, status = 'running', error_message = NULL,
+    direction = 'up', path = excluded.path, token_checksum = excluded.token_checksum, down_script = excluded.down_script,
+    down_checksum = excluded.down_checksum, down_first_line = excluded.down_first_line, transactional = false,
+    no_transaction = excluded.no_transaction, irreversible = excluded.irreversible, lock_timeout = excluded.lock_timeout,
+    statement_timeout = excluded.statement_timeout, statements_done = excluded.statements_done,
+    statements_total = excluded.statements_total, statements_digest = excluded.statements_digest,
+    git_revision = excluded.git_revision, tool_version = excluded.tool_version
+WHERE old.status <> 'success'
+
+-- name: begin_steps_down
+UPDATE {history}
+SET status = 'running', error_message = NULL, direction = 'down', transactional = false, statements_done = :statements_done,
+    statements_total = :statements_total, statements_digest = :statements_digest
+WHERE version = :version
+
+-- name: record_progress
+UPDATE {history} SET statements_done = :statements_done, statements_digest = :statements_digest WHERE version = :version
+
+-- name: end_steps_up
+UPDATE {history}
+SET status = 'success', applied_at = pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', execution_time_ms = :execution_time_ms,
+    statements_done = statements_total, statements_digest = :statements_digest, error_message = NULL
+WHERE version = :version
+
+-- name: fail_steps
+UPDATE {history} SET status = 'failed', execution_time_ms = :execution_time_ms, error_message = :error_message WHERE version = :version
+
+-- name: pin_row
+UPDATE {history}
+SET checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,
+    down_first_line = :down_first_line, no_transaction = :no_transaction, irreversible = :irreversible,
+    lock_timeout = :lock_timeout, statement_timeout = :statement_timeout, path = :path
+WHERE version = :version

@@ -1,0 +1,301 @@
+"""Reading a database without writing to it: history, lock, claim and last failure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.database.session import Session
+from reconciler.model import (
+    AppliedMigration,
+    AttemptKey,
+    Claim,
+    Direction,
+    ErrorClass,
+    HistoryRow,
+    JournalEvent,
+    LastFailure,
+    LockHolder,
+    Observation,
+    Reason,
+    RowStatus,
+    StoredDown,
+)
+
+ADVISORY_KEY = 0x7265636F6E63696C
+"""The bytes of `reconcil`. PostgreSQL's advisory locks are per database, so one key serves."""
+
+_OWNER_COLUMNS = ["version", "name", "applied_at", "checksum", "execution_time_ms", "status", "error_message"]
+"""The seven columns of the earlier tool's table, fixed by contract."""
+_SIGN_OF_OURS = "statements_digest"
+
+_STATUSES = {status.value: status for status in RowStatus}
+_DIRECTIONS = {direction.value: direction for direction in Direction}
+
+
+class Reader:
+    """Reads one database. Rows of history are read again only when the server says that one has changed.
+
+    Args:
+        history_schema: where our tables live.
+    """
+
+    def __init__(self, history_schema: str) -> None:
+        self._schema = history_schema
+        self._rows: tuple[HistoryRow, ...] = ()
+        self._fingerprint: tuple[Any, ...] | None = None
+        self._oid = 0
+
+    async def observe(self, session: Session) -> Observation:
+        """One reading of everything a plan needs; a single round trip when nothing has changed.
+
+        Raises:
+            ProblemError: the database cannot be read.
+        """
+        import psycopg.errors
+
+        queries = session.queries
+        blocks = [
+            queries("read_server"),
+            queries("read_elsewhere", schema=self._schema),
+            queries("read_lock", key_high=ADVISORY_KEY >> 32, key_low=ADVISORY_KEY & 0xFFFFFFFF),
+            queries("read_last_attempt"),
+            queries("read_fingerprint"),
+        ]
+        known = self._fingerprint if self._oid == session.identity.database_oid else None
+        if known is None:
+            blocks.append(queries("read_history"))
+        try:
+            answers = await session.read(*blocks, doing="reading the migration history")
+            if known is not None and answers[4][0] != known:
+                answers += await session.read(queries("read_history"), doing="reading the migration history")
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.InvalidSchemaName,
+        ):
+            return await self._observe_uninitialised(session)
+        server, elsewhere, lock, attempts, fingerprint = answers[:5]
+        if len(answers) > 5:
+            self._rows = tuple(_row(values) for values in answers[5])
+            self._fingerprint = fingerprint[0]
+            self._oid = session.identity.database_oid
+        claim, holder = _lock_state(lock)
+        return Observation(
+            rows=self._rows,
+            claim=claim,
+            holder=holder,
+            last_failure=_last_failure(attempts),
+            foreign_history=_elsewhere(elsewhere, self._schema),
+            initialised=True,
+            adoptable=False,
+            identity=session.identity,
+            engine="postgresql",
+            server_version=session.server_version,
+            read_only=bool(server[0][0]),
+        )
+
+    async def _observe_uninitialised(self, session: Session) -> Observation:
+        """Our tables are not all there: find out what is."""
+        self._fingerprint = None
+        queries = session.queries
+        server, elsewhere, relations = await session.read(
+            queries("read_server"),
+            queries("read_elsewhere", schema=self._schema),
+            queries("inspect", schema=self._schema),
+            doing="looking for the migration history",
+        )
+        columns = {name: list(found) for schema, name, found in relations if schema == self._schema}
+        history = columns.get("schema_migrations")
+        foreign = _elsewhere(elsewhere, self._schema)
+        rows: tuple[HistoryRow, ...] = ()
+        adoptable = False
+        if history is not None and _SIGN_OF_OURS in history:
+            (found,) = await session.read(queries("read_history"), doing="reading the migration history")
+            rows = tuple(_row(values) for values in found)
+        elif history is not None and sorted(history) == sorted(_OWNER_COLUMNS):
+            (found,) = await session.read(
+                queries("read_adoptable_history"), doing="reading the earlier tool's history"
+            )
+            rows = tuple(_row(values) for values in found)
+            adoptable = True
+        elif history is not None:
+            foreign = f"{self._schema}.schema_migrations ({_tool(history)}; columns {', '.join(history)})"
+        return Observation(
+            rows=rows,
+            claim=None,
+            holder=None,
+            last_failure=None,
+            foreign_history=foreign,
+            initialised=False,
+            adoptable=adoptable,
+            identity=session.identity,
+            engine="postgresql",
+            server_version=session.server_version,
+            read_only=bool(server[0][0]),
+        )
+
+
+async def read_stored_downs(session: Session, versions: list[int]) -> dict[int, StoredDown]:
+    """The stored down scripts of `versions`, without those that have none."""
+    import psycopg.errors
+
+    if not versions:
+        return {}
+    try:
+        (rows,) = await session.read(
+            session.queries.stored_downs(versions), doing="reading stored down scripts"
+        )
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        return {}
+    return {
+        int(version): StoredDown(
+            text, path or "", first_line or 1, checksum or "", bool(alone), lock, statement
+        )
+        for version, text, path, first_line, checksum, alone, lock, statement in rows
+    }
+
+
+async def read_applied(session: Session, version: int | None) -> list[AppliedMigration]:
+    """The rows of `schema_migrations`, oldest first; empty when there is no such table."""
+    import psycopg.errors
+
+    rows: list[tuple[Any, ...]] = []
+    for block in ("read_applied", "read_adoptable_applied"):
+        try:
+            (rows,) = await session.read(session.queries(block, version=version), doing="reading the history")
+            break
+        except psycopg.errors.UndefinedColumn:
+            continue
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            return []
+    return [
+        AppliedMigration(
+            int(number),
+            name,
+            _time(at),
+            checksum,
+            elapsed,
+            _status(status),
+            _DIRECTIONS[direction],
+            error,
+            revision,
+        )
+        for number, name, at, checksum, elapsed, status, direction, error, revision in rows
+    ]
+
+
+_DETAILS = [
+    "name",
+    "script_source",
+    "remedy",
+    "path",
+    "line",
+    "column_number",
+    "excerpt",
+    "sqlstate",
+    "statement_index",
+    "execution_time_ms",
+    "git_revision",
+    "git_author",
+    "environment",
+    "database_name",
+    "verb",
+    "os_user",
+    "database_user",
+    "host",
+    "pid",
+    "tool_version",
+]
+
+
+async def read_journal(session: Session, version: int | None, limit: int) -> list[JournalEvent]:
+    """The newest `limit` events, oldest first; empty when there is no journal."""
+    import psycopg.errors
+
+    try:
+        (rows,) = await session.read(
+            session.queries("read_journal", version=version, limit=limit), doing="reading the journal"
+        )
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
+        return []
+    return [
+        JournalEvent(
+            at=_time(row[0]),
+            attempt=row[1],
+            event=row[2],
+            version=row[3],
+            direction=row[4],
+            outcome=row[5],
+            reason=row[6],
+            message=row[7],
+            details={key: value for key, value in zip(_DETAILS, row[8:], strict=False) if value is not None},
+        )
+        for row in rows
+    ]
+
+
+def _row(values: tuple[Any, ...]) -> HistoryRow:
+    version, name, status, direction, *rest = values
+    return HistoryRow(version, name, _status(status), _DIRECTIONS[direction], *rest)
+
+
+def _status(text: str) -> RowStatus:
+    # a word we did not write is doubt, and doubt must not count as applied
+    return _STATUSES.get(text, RowStatus.RUNNING)
+
+
+def _lock_state(rows: list[tuple[Any, ...]]) -> tuple[Claim | None, LockHolder | None]:
+    if not rows:
+        return None, None
+    environment, database, repository, owner, holder, mode, since, leased, locked = rows[0]
+    claim = Claim(environment, database, repository) if environment is not None else None
+    if not (leased or locked):
+        return claim, None
+    if owner is None:
+        # taken a moment ago: the row is written after the lock
+        return claim, LockHolder("another session that has not yet said its name", "advisory", None)
+    return claim, LockHolder(holder, mode, _time(since))
+
+
+def _last_failure(rows: list[tuple[Any, ...]]) -> LastFailure | None:
+    if not rows:
+        return None
+    event, outcome, version, direction, script, policy, reason, *rest = rows[0]
+    if event != "finished" or outcome != "failed" or reason not in set(Reason):
+        return None
+    cause = Reason(reason)
+    if cause.error_class is not ErrorClass.PERMANENT:
+        return None
+    message, remedy, path, line, column, excerpt, sqlstate, statement, failed_at = rest
+    return LastFailure(
+        key=AttemptKey(int(version), _DIRECTIONS[direction], script, policy),
+        reason=cause,
+        message=message or "",
+        remedy=remedy or "",
+        path=path or "",
+        line=line,
+        column=column,
+        excerpt=excerpt or "",
+        sqlstate=sqlstate or "",
+        statement_index=statement,
+        failed_at=_time(failed_at),
+    )
+
+
+def _elsewhere(rows: list[tuple[Any, ...]], schema: str) -> str | None:
+    if not rows:
+        return None
+    return f"{rows[0][0]}.schema_migrations, which the search path also finds beside the configured schema {schema}"
+
+
+def _tool(columns: list[str]) -> str:
+    if sorted(columns) == ["dirty", "version"]:
+        return "a table of golang-migrate"
+    if columns == ["version"]:
+        return "a table of dbmate or Rails"
+    return "a table of another tool"
+
+
+def _time(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)

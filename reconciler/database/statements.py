@@ -1,0 +1,131 @@
+"""Running a migration outside a transaction: statement by statement, each in its own, with its progress written down."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from reconciler.database.outcome import connection_lost, interrupted, statement_failure
+from reconciler.model import Direction, Problem, ProblemError, Step, StepResult
+
+if TYPE_CHECKING:
+    from reconciler.database.writer import HeldLock
+
+
+async def run_statements(writer: HeldLock, step: Step) -> StepResult:
+    """Run one step that cannot be a transaction.
+
+    Its row says `running` before the first statement is sent, counts the statements that are done, and says `success`
+    (or is gone, for a down) after the last. When the process dies in between, the row still says `running`, and the
+    planner refuses to go on blindly.
+
+    Raises:
+        ProblemError: a statement failed; the row says `failed` and how many statements are in force.
+    """
+    session = writer.session
+    queries = session.queries
+    attempt_id = str(uuid.uuid4())
+    facts = writer.facts(step, attempt_id)
+    started = monotonic()
+    progress = writer.progress(step, step.first_statement)
+    if step.direction is Direction.UP:
+        begin = queries("begin_steps_up", **{**writer.row(step), **progress})
+    else:
+        begin = queries(
+            "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
+        )
+    await writer.write(
+        queries("insert_started", **facts), begin, doing=f"recording the start of migration {step.version}"
+    )
+    settings = f"SET lock_timeout = {round(step.lock_timeout * 1000)};SET statement_timeout = {round(step.statement_timeout * 1000)}"
+    for index in range(step.first_statement, len(step.statements)):
+        problem = await _run_one(writer, step, index, settings)
+        if problem is not None:
+            await _record_failure(
+                writer, step, interrupted(step) if session.interrupted else problem, attempt_id, started
+            )
+            if session.interrupted:
+                raise asyncio.CancelledError
+            raise ProblemError(problem)
+        last = index + 1 == len(step.statements)
+        await session.send(session.reset_message if last else session.settings_message)
+        if not last:
+            await writer.write(
+                queries("record_progress", version=step.version, **writer.progress(step, index + 1)),
+                doing=f"recording the progress of migration {step.version}",
+            )
+            if session.interrupted:
+                await _record_failure(writer, step, interrupted(step), attempt_id, started)
+                raise asyncio.CancelledError
+    elapsed = monotonic() - started
+    milliseconds = round(elapsed * 1000)
+    if step.direction is Direction.UP:
+        digest = writer.progress(step, len(step.statements))["statements_digest"]
+        end = queries(
+            "end_steps_up", version=step.version, execution_time_ms=milliseconds, statements_digest=digest
+        )
+    else:
+        end = queries("delete_applied", version=step.version)
+    finished = {
+        **writer.empty_event("finished"),
+        **facts,
+        "outcome": "success",
+        "execution_time_ms": milliseconds,
+    }
+    await writer.write(
+        end, queries("insert_event", **finished), doing=f"recording the end of migration {step.version}"
+    )
+    if session.interrupted:
+        raise asyncio.CancelledError
+    return StepResult(duration=elapsed, durable=True)
+
+
+async def _run_one(writer: HeldLock, step: Step, index: int, settings: str) -> Problem | None:
+    """Send one statement alone, as its own transaction. Returns why it failed, or None."""
+    import psycopg
+
+    from reconciler.database.failures import position_of
+    from reconciler.database.messages import is_error
+
+    statement = step.statements[index]
+    try:
+        await writer.session.send(settings)
+        results = await writer.session.send(statement.text)
+    except psycopg.Error as lost:
+        return connection_lost(step, str(lost))
+    error = results[-1]
+    if not is_error(error):
+        return None
+    if not writer.session.alive:
+        return connection_lost(step, "the server closed the connection")
+    position = position_of(error)
+    offset = statement.offset + position - 1 if position else None
+    return statement_failure(error, step, index, offset)
+
+
+async def _record_failure(
+    writer: HeldLock, step: Step, problem: Problem, attempt_id: str, started: float
+) -> None:
+    from reconciler.database.failures import mask_literals
+
+    session = writer.session
+    if not session.alive:
+        return
+    milliseconds = round((monotonic() - started) * 1000)
+    try:
+        await session.send("ROLLBACK;" + session.reset_message)
+        await writer.write(
+            session.queries(
+                "fail_steps",
+                version=step.version,
+                execution_time_ms=milliseconds,
+                error_message=mask_literals(str(problem)),
+            ),
+            session.queries("insert_event", **writer.failed_event(step, problem, attempt_id, milliseconds)),
+            doing="recording the failure",
+        )
+    except ProblemError as error:
+        # the failure itself matters more than that it could not be written down
+        raise ProblemError(problem) from error

@@ -1,0 +1,6 @@
+"""One coroutine a verb, for the daemon and the one-off commands alike."""
+
+from reconciler.operations.apply import Listener, Outcome, Silent, apply
+from reconciler.operations.declaration import Declaration, plan_for
+
+__all__ = ["Declaration", "Listener", "Outcome", "Silent", "apply", "plan_for"]

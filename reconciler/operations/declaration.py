@@ -1,0 +1,86 @@
+"""What git (or a command line) declares for one database: the input of every verb."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from reconciler.catalog import Catalog
+from reconciler.manifest import Policy, Timeouts
+from reconciler.model import Claim, Observation, Plan, Reason, StoredDown
+from reconciler.planner import PlanRequest, plan, stored_downs_needed
+
+LOCK_TIMEOUT_REST = timedelta(minutes=30)
+"""After a plan stalled on a table's lock it is tried again by itself when this has passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What one database is to be.
+
+    Args:
+        target: the version to bring it to; 0 = nothing applied.
+        catalog: the migrations of the revision.
+        policy: what may be done to it.
+        timeouts: in seconds.
+        policy_digest: see `reconciler.manifest.Manifest.policy_digest`.
+        claim: whom it is to belong to; None for a one-off command that has only a DSN.
+        suspended: nothing may run.
+        retry: an earlier failure does not stand against running, as when a person asks.
+    """
+
+    target: int
+    catalog: Catalog
+    policy: Policy
+    timeouts: Timeouts
+    policy_digest: str
+    claim: Claim | None
+    suspended: bool = False
+    retry: bool = False
+
+
+class Readable(Protocol):
+    """What planning needs of a database; one that is locked offers it as well."""
+
+    async def observe(self) -> Observation:
+        """Read history, lock, claim and last failure."""
+        ...
+
+    async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
+        """Return the stored down scripts of `versions`."""
+        ...
+
+
+async def plan_for(database: Readable, declaration: Declaration, now: datetime) -> tuple[Observation, Plan]:
+    """Look at the database and decide what it takes to bring it to what is declared. Writes nothing.
+
+    Raises:
+        ProblemError: the database cannot be reached or read.
+    """
+    observation = await database.observe()
+    failure = observation.last_failure
+    rested = (
+        failure is not None
+        and failure.reason is Reason.LOCK_TIMEOUT
+        and now - failure.failed_at >= LOCK_TIMEOUT_REST
+    )
+
+    def request(stored_downs: dict[int, StoredDown]) -> PlanRequest:
+        return PlanRequest(
+            catalog=declaration.catalog,
+            observation=observation,
+            target=declaration.target,
+            policy=declaration.policy,
+            timeouts=declaration.timeouts,
+            policy_digest=declaration.policy_digest,
+            claim=declaration.claim,
+            stored_downs=stored_downs,
+            retry=declaration.retry or rested,
+            suspended=declaration.suspended,
+        )
+
+    needed = stored_downs_needed(request({}))
+    stored = await database.stored_downs(needed) if needed else {}
+    return observation, plan(request(stored))
