@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
@@ -129,6 +130,51 @@ class TestServer:
         self.cluster.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.socket_directory, ignore_errors=True)
+
+    def standby(self) -> TestServer:
+        """A hot standby that follows this server, made when first asked for: it can be read and not written."""
+        if self._standby is None:
+            standby = TestServer(self.installation, self.folder / "standby", account=self._account)
+            standby.folder.mkdir()
+            standby.cluster.data.mkdir(mode=0o700)
+            self._run(
+                "pg_basebackup",
+                f"--pgdata={standby.cluster.data}",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+            )
+            standby.start()
+            self._standby = standby
+        return self._standby
+
+    def wait_for_standby(self, timeout: float = 30.0) -> None:
+        """Wait until the standby has replayed everything committed so far."""
+        # a commit of our own brings what is still in memory to the log that is sent
+        self.execute("SELECT pg_logical_emit_message(true, 'test', '')")
+        position = self.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
+        deadline = time.monotonic() + timeout
+        with self.standby().connect() as connection:
+            while connection.execute(
+                "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position]
+            ).fetchone() != (True,):
+                assert time.monotonic() < deadline, (
+                    f"the standby did not reach {position} within {timeout:g} s"
+                )
+                time.sleep(0.01)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run a client program of this server's version against it."""
+        command = [
+            self.installation.program(program),
+            f"--host={self.socket_directory}",
+            f"--port={self.port}",
+        ]
+        log = self.folder / f"{program}.log"
+        with log.open("wb") as output:
+            process = self._account.start(
+                [*command, f"--username={SUPERUSER}", *arguments], output=output.fileno(), folder=self.folder
+            )
+            assert process.wait() == 0, log.read_text(errors="replace")
 
     @property
     def pid(self) -> int:

@@ -31,6 +31,7 @@ _HERE = "/proc/self/cwd"
 _POLL_INTERVAL = 0.005
 _STARTING_UP = "57P03"
 _STALE_SERVER_TIMEOUT = 10.0
+_LARGEST_LOG = 10 * 1024 * 1024
 
 
 class PidFile(NamedTuple):
@@ -70,9 +71,13 @@ class Cluster:
     def major(self) -> int | None:
         """The major version that the data belongs to, None without data."""
         try:
-            return int((self.data / "PG_VERSION").read_text())
+            text = (self.data / "PG_VERSION").read_text(errors="replace")
         except FileNotFoundError:
             return None
+        number = text.strip().partition(".")[0]
+        if not number.isdigit():
+            raise ProblemError(explain("postgres", "PANIC: PG_VERSION holds no version", self.log, self.data))
+        return int(number)
 
     @property
     def alive(self) -> bool:
@@ -92,6 +97,8 @@ class Cluster:
         """
         unfinished = self.data.with_name(self.data.name + ".unfinished")
         with self._own_lock() as lock, _Log(self.log) as log:
+            if self.data.exists() and any(self.data.iterdir()):
+                raise ProblemError(_not_a_data_folder(self.data))
             _remove_tree(unfinished)
             unfinished.mkdir(mode=0o700)
             if account.uid is not None and account.gid is not None:
@@ -140,27 +147,17 @@ class Cluster:
             ProblemError: it did not start; the message holds the end of its log.
         """
         settings = {"listen_addresses": "", "port": str(PORT), **(options or {})}
-        settings |= {"unix_socket_directories": str(socket_directory), "unix_socket_permissions": "0700"}
-        with self._own_lock() as lock, _Log(self.log) as log:
+        settings |= {"unix_socket_permissions": "0700"}
+        arguments = [f"{name}={value}" for name, value in settings.items()]
+        arguments.append(_socket_setting(str(socket_directory)))
+        with self._own_lock() as lock:
+            _rotate(self.log)
             self._remove_stale_pid_file()
             if account.uid is not None and account.gid is not None:
                 _give(self.data, account.uid, account.gid)
-            data = _HERE if _must_use_here(account, self.data) else str(self.data)
-            process = account.start(
-                [
-                    installation.program("postgres"),
-                    "-D",
-                    data,
-                    *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
-                ],
-                output=log.fileno(),
-                folder=self.data,
-                keep_open=[lock.fileno()],
-            )
-            lock.hand_over()
-            # collects the exit status whenever it comes, also after somebody else has stopped the server
-            threading.Thread(target=process.wait, name="embedded PostgreSQL", daemon=True).start()
-            return self._wait_until_ready(log, timeout)
+            with _Log(self.log) as log:
+                self._start(installation, account, arguments, lock, log)
+                return self._wait_until_ready(log, timeout)
 
     def find(self, *, timeout: float = 60.0) -> PidFile | None:
         """Return the server that runs on this data, waiting until it takes connections; None when none runs."""
@@ -209,6 +206,29 @@ class Cluster:
         ready = len(lines) > 7 and lines[7].strip() in ("ready", "standby")
         return PidFile(abs(int(lines[0])), int(lines[3]), lines[4], ready)
 
+    def _start(
+        self,
+        installation: Installation,
+        account: Account,
+        settings: Mapping[str, str],
+        lock: FileLock,
+        log: _Log,
+    ) -> None:
+        process = account.start(
+            [
+                installation.program("postgres"),
+                "-D",
+                _HERE if _must_use_here(account, self.data) else str(self.data),
+                *(part for setting in settings for part in ("-c", setting)),
+            ],
+            output=log.fileno(),
+            folder=self.data,
+            keep_open=[lock.fileno()],
+        )
+        lock.hand_over()
+        # collects the exit status whenever it comes, also after somebody else has stopped the server
+        threading.Thread(target=process.wait, name="embedded PostgreSQL", daemon=True).start()
+
     def _own_lock(self) -> _ServerLock:
         return _ServerLock(self.lock, self.data)
 
@@ -217,7 +237,7 @@ class Cluster:
         complaint = "it does not answer on its socket"
         while self.alive:
             found = self.pid_file()
-            if found is not None and found.ready and self._is_postmaster(found.pid):
+            if found is not None and found.ready and self._is_ours(found):
                 try:
                     WireConnection(
                         found.socket_path, user=SUPERUSER, database="postgres", timeout=max(1.0, timeout)
@@ -251,7 +271,7 @@ class Cluster:
         while self.alive:
             found = self.pid_file()
             # a server that has only just been started writes its process id a moment later
-            if found is not None and found.pid != signalled and self._is_postmaster(found.pid):
+            if found is not None and found.pid != signalled and self._is_ours(found):
                 try:
                     os.kill(found.pid, number)
                     signalled = found.pid
@@ -269,24 +289,23 @@ class Cluster:
         known from the lock, which the caller holds; a server that somebody started by hand is told by its folder.
         """
         found = self.pid_file()
-        if found is not None and not self._is_postmaster(found.pid):
+        if found is not None and not self._is_ours(found):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _is_postmaster(self, pid: int) -> bool:
-        """Tell whether `pid` is a server on this data: its working directory is the data folder."""
-        if Path("/proc/self/cwd").exists():
+    def _is_ours(self, found: PidFile) -> bool:
+        """Tell whether the process of `found` is a server on this data, and not another one of the same number.
+
+        A server's working directory is its data folder. Looking there takes the right to trace, which root lacks in
+        many containers for another account's processes; then, and on other systems than Linux, the command line tells.
+        """
+        if Path(_HERE).exists():
             try:
-                return os.path.samestat(os.stat(f"/proc/{pid}/cwd"), os.stat(self.data))
-            except (FileNotFoundError, PermissionError, ProcessLookupError):
+                return os.path.samestat(os.stat(f"/proc/{found.pid}/cwd"), os.stat(self.data))
+            except (FileNotFoundError, ProcessLookupError):
                 return False
-        result = subprocess.run(
-            ["ps", "-o", "args=", "-p", str(pid)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        return str(self.data) in result.stdout
+            except PermissionError:
+                pass
+        return _socket_setting(found.socket_directory) in _command_line(found.pid)
 
 
 class _ServerLock:
@@ -315,7 +334,6 @@ class _ServerLock:
 class _Log:
     """The log file, remembering where it ended when we came."""
 
-    _ROTATE_AT = 10 * 1024 * 1024
     _TAIL_BYTES = 4000
     _TAIL_LINES = 15
 
@@ -341,6 +359,20 @@ class _Log:
         return "\n".join(text.strip().splitlines()[-self._TAIL_LINES :])
 
 
+def _not_a_data_folder(data: Path) -> Problem:
+    return Problem(
+        reason=Reason.CONNECTION_FAILED,
+        message=f"{data} is neither empty nor a folder that PostgreSQL made: it has no file PG_VERSION",
+        remedy="move it away, or, if its content is not needed, delete it",
+    )
+
+
+def _rotate(log: Path) -> None:
+    """Begin a new log when the old one has grown large; one old one is kept."""
+    if log.exists() and log.stat().st_size > _LARGEST_LOG:
+        log.replace(log.with_name(f"{log.name}.old"))
+
+
 def _locale_options(major: int) -> list[str]:
     """Sort by code point and know every letter's case: the same everywhere, whatever the machine's C library has."""
     if major >= 17:
@@ -355,6 +387,21 @@ def _locale_options(major: int) -> list[str]:
         return ["--locale=C"]
     finally:
         locale.setlocale(locale.LC_CTYPE, saved)
+
+
+def _socket_setting(directory: str) -> str:
+    return f"unix_socket_directories={directory}"
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="surrogateescape")
+    except OSError:
+        pass  # not Linux, or the process is gone, and then `ps` does not find it either
+    command = ["ps", "-o", "args=", "-p", str(pid)]
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="surrogateescape", check=False
+    ).stdout
 
 
 def _must_use_here(account: Account, folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +54,18 @@ def find_installation(major: int | None = None) -> Installation:
     Raises:
         ProblemError: there is none, or none of that version.
     """
+    return choose(_candidates(), major)
+
+
+def choose(candidates: Iterable[tuple[Path, bool]], major: int | None) -> Installation:
+    """Return the first of `candidates` (a folder, and whether it is the wheel's) that runs and has the wanted version.
+
+    Raises:
+        ProblemError: there is none.
+    """
     found: list[Installation] = []
     broken: list[str] = []
-    for programs, from_wheel in _candidates():
+    for programs, from_wheel in candidates:
         version, complaint = _major_version(programs)
         if version is None:
             broken.append(complaint)

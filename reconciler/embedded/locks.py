@@ -26,6 +26,11 @@ class FileLock:
         """True between a successful acquire and the release."""
         return self._descriptor is not None
 
+    @property
+    def is_current(self) -> bool:
+        """True while the lock is held and its path still names the file it is held on."""
+        return self._descriptor is not None and _is_at(self._descriptor, self.path)
+
     def fileno(self) -> int:
         """The descriptor to pass on to a program that is to hold the lock as well."""
         if self._descriptor is None:
@@ -37,18 +42,16 @@ class FileLock:
         if self._descriptor is not None:
             raise ValueError(f"lock {self.path} is already held")
         deadline = time.monotonic() + timeout
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            while not _try_lock(descriptor, exclusive=exclusive):
-                if time.monotonic() >= deadline:
-                    os.close(descriptor)
-                    return False
-                time.sleep(_POLL_INTERVAL)
-        except BaseException:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # a lock on a file that was deleted meanwhile keeps nobody out
+            if _try_lock(descriptor, exclusive=exclusive) and _is_at(descriptor, self.path):
+                self._descriptor = descriptor
+                return True
             os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_INTERVAL)
 
     def try_upgrade(self) -> bool:
         """Turn a shared lock into an exclusive one if nobody else holds it; otherwise give it up and return False.
@@ -84,6 +87,13 @@ def is_free(path: Path) -> bool:
         return _try_lock(descriptor, exclusive=False)
     finally:
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(descriptor: int, *, exclusive: bool) -> bool:

@@ -36,3 +36,14 @@ def test_it_comes_back_after_a_stop_and_after_a_kill(own_server: TestServer) -> 
             own_server.connect()
         own_server.start()
         assert own_server.execute("SELECT i FROM t") == [(7,)]
+
+
+def test_a_standby_follows_and_takes_no_writes(any_server: TestServer) -> None:
+    database = any_server.create_database()
+    any_server.execute("CREATE TABLE t AS SELECT 7 AS i", database)
+    standby = any_server.standby()
+    any_server.wait_for_standby()
+    assert standby.execute("SELECT i FROM t", database) == [(7,)]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        standby.execute("DELETE FROM t", database)
+    any_server.drop_database(database)
