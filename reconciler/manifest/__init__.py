@@ -1,5 +1,12 @@
 """Manifests: one YAML file an environment, read into values with errors that name file, line and column."""
 
+from reconciler.manifest.reader import (
+    ManifestError,
+    ManifestReader,
+    ReadManifests,
+    read_manifest,
+    read_manifests,
+)
 from reconciler.manifest.values import (
     ChangedDownPolicy,
     DatabaseTarget,
@@ -32,10 +39,15 @@ __all__ = [
     "FileReference",
     "Literal",
     "Manifest",
+    "ManifestError",
+    "ManifestReader",
     "OnFailure",
     "OutOfOrderPolicy",
     "Policy",
+    "ReadManifests",
     "Reference",
     "Rollout",
     "Timeouts",
+    "read_manifest",
+    "read_manifests",
 ]

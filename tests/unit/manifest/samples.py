@@ -1,0 +1,130 @@
+"""Manifests that the reader and the schema must judge alike."""
+
+from __future__ import annotations
+
+SMALLEST = """\
+target_version: 3
+database: {dsn: {env: DSN}}
+"""
+
+COMPLETE = """\
+environment: production
+target_version: 42
+migrations: db/migrations
+databases:
+  orders:
+    dsn: {env: ORDERS_DSN}
+    ca: {env: ORDERS_CA}
+    engine: postgresql
+    role: Migrator Role
+    history_schema: public
+  billing:
+    dsn: {file: /run/secrets/billing}
+    ca: null
+    role: null
+  local:
+    dsn: embedded
+  plain:
+    dsn: postgresql://app@db.example:5432/plain?sslmode=verify-full
+    ca: /etc/ssl/ca.pem
+  pairs:
+    dsn: host=db dbname=x application_name='a b'
+suspend: true
+policy:
+  down: deny
+  max_down_steps: 2
+  approve_down_to: 40
+  destructive: deny
+  out_of_order: apply
+  changed_down: checkout
+  on_drift: block
+  accept_checksums:
+    7:
+      - 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef
+rollout: {max_parallel: 2, on_failure: continue}
+timeouts: {connect: 10s, acquire: 1h30m, lock_timeout: 500ms, statement_timeout: 0s}
+"""
+
+ACCEPTED = {
+    "smallest": SMALLEST,
+    "complete": COMPLETE,
+    "nothing applied": "target_version: 0\ndatabase: {dsn: embedded}\n",
+    "highest version": "target_version: 9223372036854775807\ndatabase: {dsn: embedded}\n",
+    "nulls": "target_version: 1\ndatabase: {dsn: embedded, role: null, ca: ~}\npolicy: {approve_down_to: }\n",
+    "quoted name": "target_version: 1\nenvironment: 'no'\ndatabase: {dsn: embedded}\n",
+    "no checksums": "target_version: 1\ndatabase: {dsn: embedded}\npolicy: {accept_checksums: {}}\n",
+}
+
+_GOOD = "target_version: 1\ndatabase: {dsn: embedded}\n"
+
+REFUSED = {
+    "no target": "database: {dsn: embedded}\n",
+    "no database": "target_version: 1\n",
+    "both forms": "target_version: 1\ndatabase: {dsn: embedded}\ndatabases: {a: {dsn: embedded}}\n",
+    "no databases": "target_version: 1\ndatabases: {}\n",
+    "null target": "target_version:\ndatabase: {dsn: embedded}\n",
+    "negative target": "target_version: -1\ndatabase: {dsn: embedded}\n",
+    "target beyond 63 bits": "target_version: 9223372036854775808\ndatabase: {dsn: embedded}\n",
+    "quoted target": "target_version: '1'\ndatabase: {dsn: embedded}\n",
+    "fraction": "target_version: 1.5\ndatabase: {dsn: embedded}\n",
+    "boolean target": "target_version: true\ndatabase: {dsn: embedded}\n",
+    "list target": "target_version: [1]\ndatabase: {dsn: embedded}\n",
+    "not a mapping": "- target_version: 1\n",
+    "unknown key": _GOOD + "taget: 1\n",
+    "bare duration": _GOOD + "timeouts: {connect: 30}\n",
+    "wrong duration": _GOOD + "timeouts: {connect: 30 seconds}\n",
+    "empty duration": _GOOD + "timeouts: {connect: ''}\n",
+    "unknown timeout": _GOOD + "timeouts: {read: 30s}\n",
+    "null policy": _GOOD + "policy:\n",
+    "unknown choice": _GOOD + "policy: {down: perhaps}\n",
+    "negative steps": _GOOD + "policy: {max_down_steps: -1}\n",
+    "no parallel": _GOOD + "rollout: {max_parallel: 0}\n",
+    "short checksum": _GOOD + "policy: {accept_checksums: {1: [abc]}}\n",
+    "checksum without list": _GOOD + f"policy: {{accept_checksums: {{1: {'a' * 64}}}}}\n",
+    "empty checksums": _GOOD + "policy: {accept_checksums: {1: []}}\n",
+    "checksum of version 0": _GOOD + f"policy: {{accept_checksums: {{0: [{'a' * 64}]}}}}\n",
+    "text suspend": _GOOD + "suspend: 'true'\n",
+    "bad environment": _GOOD + "environment: a/b\n",
+    "long environment": _GOOD + f"environment: {'a' * 64}\n",
+    "bad database name": "target_version: 1\ndatabases: {a b: {dsn: embedded}}\n",
+    "database without dsn": "target_version: 1\ndatabase: {role: x}\n",
+    "null dsn": "target_version: 1\ndatabase: {dsn: }\n",
+    "list dsn": "target_version: 1\ndatabase: {dsn: [a]}\n",
+    "dsn with a password": "target_version: 1\ndatabase: {dsn: 'postgres://u:hunter2@h/d'}\n",
+    "dsn with a password key": "target_version: 1\ndatabase: {dsn: host=h password=hunter2}\n",
+    "dsn with a password in the query": "target_version: 1\ndatabase: {dsn: 'postgres://h/d?password=hunter2'}\n",
+    "dsn of another product": "target_version: 1\ndatabase: {dsn: 'mysql://h/d'}\n",
+    "dsn that is a word": "target_version: 1\ndatabase: {dsn: ORDERS_DSN}\n",
+    "unknown source": "target_version: 1\ndatabase: {dsn: {vault: x}}\n",
+    "two sources": "target_version: 1\ndatabase: {dsn: {env: A, file: b}}\n",
+    "no source": "target_version: 1\ndatabase: {dsn: {}}\n",
+    "later source": "target_version: 1\ndatabase: {dsn: {gcp_secret: projects/p/secrets/s/versions/latest}}\n",
+    "bad variable": "target_version: 1\ndatabase: {dsn: {env: A-B}}\n",
+    "empty file path": "target_version: 1\ndatabase: {dsn: {file: ''}}\n",
+    "unknown engine": "target_version: 1\ndatabase: {dsn: embedded, engine: mysql}\n",
+    "temporary history": "target_version: 1\ndatabase: {dsn: embedded, history_schema: pg_temp}\n",
+    "long role": f"target_version: 1\ndatabase: {{dsn: embedded, role: {'r' * 64}}}\n",
+    "empty role": "target_version: 1\ndatabase: {dsn: embedded, role: ''}\n",
+    **{
+        f"folder {folder}": _GOOD + f"migrations: '{folder}'\n"
+        for folder in (
+            "",
+            "/a",
+            "..",
+            "a/..",
+            "../a",
+            "a/../b",
+            ".",
+            "./a",
+            "a/./b",
+            "a//b",
+            "a/",
+            "a\\b",
+            "a/*",
+            "a?",
+            "a[b]",
+            ":a",
+            "-a",
+        )
+    },
+}
