@@ -1,0 +1,11 @@
+"""Deciding what to do: a catalog, an observed history and a target in; ordered steps or the reasons against them out.
+
+`plan()` is pure: equal requests give equal plans, so a plan can be printed, tested, executed and made again under the
+lock. Every file that a plan would run is analysed before the plan is handed out.
+"""
+
+from reconciler.planner.downs import stored_downs_needed
+from reconciler.planner.planning import plan
+from reconciler.planner.request import PlanRequest
+
+__all__ = ["PlanRequest", "plan", "stored_downs_needed"]

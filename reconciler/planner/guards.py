@@ -1,0 +1,205 @@
+"""What stands against a plan as a whole: other owners, a target nobody knows, the manifest's policy, an old failure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from reconciler.catalog import Catalog
+from reconciler.manifest.values import DestructivePolicy, DownPolicy, OutOfOrderPolicy
+from reconciler.model import Direction, LastFailure, Migration, Place, Problem, Reason, Step
+from reconciler.planner.findings import Findings
+from reconciler.planner.request import PlanRequest
+from reconciler.planner.wording import counted, label, listed
+
+
+def no_access(request: PlanRequest) -> Problem | None:
+    """Why this database is none of our business now, or None: then its history need not even be looked at."""
+    observation = request.observation
+    if request.suspended:
+        return Problem(
+            reason=Reason.SUSPENDED,
+            message="the environment is suspended: nothing runs",
+            remedy="remove `suspend: true` from its manifest to resume",
+        )
+    if observation.foreign_history is not None:
+        return Problem(
+            reason=Reason.FOREIGN_HISTORY,
+            message=f"another tool keeps its history where ours belongs: {observation.foreign_history}",
+            remedy=(
+                "set history_schema to a schema of its own for this database; the other tool's table is left as it is"
+            ),
+        )
+    if observation.claim is not None and observation.claim != request.claim:
+        return _claimed(request)
+    return None
+
+
+def _claimed(request: PlanRequest) -> Problem:
+    theirs, mine = request.observation.claim, request.claim
+    if mine is None:
+        return Problem(
+            reason=Reason.CLAIMED_BY_OTHER,
+            message=f"the database belongs to {theirs}, and this command does not say whom it acts for",
+            remedy="run it in that repository, naming the environment by --environment",
+        )
+    return Problem(
+        reason=Reason.CLAIMED_BY_OTHER,
+        message=f"the database belongs to {theirs}, and not to {mine}",
+        remedy=(
+            "let only one manifest name this database; if it was handed over to this one, remove it from the other "
+            "and then run `UPDATE schema_migrations_lock SET environment = NULL, database_name = NULL, "
+            "repository = NULL` in the database"
+        ),
+    )
+
+
+def check_files(
+    catalog: Catalog, target: int, applied: Collection[int], findings: Findings
+) -> frozenset[int]:
+    """Refuse files that cannot be read where they matter, and warn of the others.
+
+    Returns:
+        The versions that stand refused by this.
+    """
+    broken: set[int] = set()
+    for problem in catalog.problems:
+        version = problem.version
+        if version is None or version <= target or version in applied:
+            findings.refusals.append(problem)
+            if version is not None:
+                broken.add(version)
+        else:
+            findings.warnings.append(problem)
+    return frozenset(broken)
+
+
+def check_target(catalog: Catalog, target: int, broken: AbstractSet[int], findings: Findings) -> None:
+    """Refuse a target that no file has. A file that cannot be read was named by `check_files`."""
+    if target == 0 or target in catalog or target in broken:
+        return
+    versions = catalog.versions
+    if not versions:
+        message = f"target_version is {target}, but there are no migrations at all"
+        remedy = f"commit the file of migration {target}, or set target_version: 0"
+    else:
+        index = bisect_left(versions, target)
+        near = [catalog.get(version) for version in versions[max(index - 1, 0) : index + 1]]
+        named = [f"{migration.version} ({migration.name})" for migration in near if migration is not None]
+        which = "the nearest are" if len(named) > 1 else "the newest is" if index else "the oldest is"
+        message = f"target_version is {target}, but no migration has this number; {which} {listed(named)}"
+        remedy = (
+            f"commit the file of migration {target}, or set target_version: {versions[max(index - 1, 0)]}"
+        )
+    findings.refusals.append(Problem(reason=Reason.TARGET_UNKNOWN, message=message, remedy=remedy))
+
+
+def check_downs(request: PlanRequest, versions: Sequence[int], findings: Findings) -> None:
+    """Refuse to go down where the policy denies it, or further than it allows.
+
+    Args:
+        request: what the plan depends on.
+        versions: those to be brought down, newest first.
+        findings: where refusals go.
+    """
+    if not versions:
+        return
+    policy, target = request.policy, request.target
+    stay = (
+        f"set target_version: {versions[0]}" if versions[0] in request.catalog else "correct target_version"
+    )
+    going = f"going from version {versions[0]} down to {target}"
+    if policy.down is DownPolicy.DENY:
+        findings.refusals.append(
+            Problem(
+                reason=Reason.DOWN_DENIED,
+                message=f"{going} is not allowed: policy.down is deny",
+                remedy=f"{stay}, or set policy.down: allow if going down is meant",
+                direction=Direction.DOWN,
+            )
+        )
+    if len(versions) > policy.max_down_steps and policy.approve_down_to != target:
+        findings.refusals.append(
+            Problem(
+                reason=Reason.MAX_DOWN_STEPS_EXCEEDED,
+                message=(
+                    f"{going} would undo {counted(len(versions), 'migration')}, and policy.max_down_steps is "
+                    f"{policy.max_down_steps}"
+                ),
+                remedy=f"{stay}, or set policy.approve_down_to: {target} if going down that far is meant",
+                direction=Direction.DOWN,
+            )
+        )
+
+
+def check_order(request: PlanRequest, ups: Sequence[Migration], highest: int, findings: Findings) -> None:
+    """Refuse ups that are older than `highest`, the newest version that stays applied, unless the policy lets them in."""
+    if request.policy.out_of_order is OutOfOrderPolicy.APPLY:
+        return
+    for migration in ups:
+        if migration.version > highest:
+            break
+        findings.refusals.append(
+            Problem(
+                reason=Reason.OUT_OF_ORDER,
+                message=(
+                    f"{label(migration.version, migration.name)} is not applied, although the newer version {highest} is"
+                ),
+                remedy=(
+                    "give it a number above the newest one, or set policy.out_of_order: apply to let older migrations in"
+                ),
+                place=Place(migration.path, 1),
+                version=migration.version,
+                direction=Direction.UP,
+            )
+        )
+
+
+def check_data_loss(request: PlanRequest, steps: Sequence[Step], findings: Findings) -> None:
+    """Refuse ups that drop data where the policy denies it."""
+    if request.policy.destructive is DestructivePolicy.ALLOW:
+        return
+    for step in steps:
+        if step.data_loss:
+            findings.refusals.append(
+                Problem(
+                    reason=Reason.DESTRUCTIVE_CHANGE,
+                    message=(
+                        f"{label(step.version, step.name)} destroys data, and policy.destructive is deny: "
+                        f"{listed(step.data_loss)}"
+                    ),
+                    remedy=(
+                        f"take that out of {step.script.path}, or set policy.destructive: allow if the data may go"
+                    ),
+                    place=Place(step.script.path, step.script.first_line),
+                    version=step.version,
+                    direction=step.direction,
+                )
+            )
+
+
+def check_last_failure(request: PlanRequest, steps: Sequence[Step], findings: Findings) -> None:
+    """Refuse to run again what failed for good, until it, the policy or a person's mind changes."""
+    failure = request.observation.last_failure
+    if failure is not None and not request.retry and steps and steps[0].key == failure.key:
+        findings.refusals.append(_as_problem(failure))
+
+
+def _as_problem(failure: LastFailure) -> Problem:
+    """The failure as it was told when it happened."""
+    problem = Problem(
+        reason=failure.reason,
+        message=failure.message,
+        remedy=failure.remedy
+        or f"mend {failure.path} in git, or ask for another attempt by `reconciler retry`",
+        excerpt=failure.excerpt,
+        sqlstate=failure.sqlstate,
+        version=failure.key.version,
+        direction=failure.key.direction,
+        statement_index=failure.statement_index,
+    )
+    if failure.line is None:
+        return problem
+    return replace(problem, place=Place(failure.path, failure.line, failure.column or 1))

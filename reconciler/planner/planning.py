@@ -1,0 +1,93 @@
+"""The decision itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from reconciler.model import HistoryRow, Migration, Plan, RowStatus, Step
+from reconciler.planner import guards
+from reconciler.planner.doubt import unresolvable
+from reconciler.planner.downs import choose_down
+from reconciler.planner.findings import Findings, condensed
+from reconciler.planner.request import PlanRequest
+from reconciler.planner.steps import down_step, up_step
+from reconciler.planner.verification import verify
+
+
+def plan(request: PlanRequest) -> Plan:
+    """Decide what brings a database to its target, or why nothing may run.
+
+    Wanted is that exactly the catalog's versions up to the target are applied. First everything above goes down, newest
+    to oldest, then everything missing goes up, oldest to newest. Every reason against running is collected, so that a
+    person can see to all of them at once; while there is one, nothing runs.
+    """
+    catalog, rows, target = request.catalog, request.observation.rows, request.target
+    current = request.observation.current_version
+    refusal = guards.no_access(request)
+    if refusal is not None:
+        return Plan(current=current, target=target, refusals=(refusal,))
+
+    findings = Findings()
+    applied = {row.version for row in rows if row.counts_as_applied}
+    broken = guards.check_files(catalog, target, applied, findings)
+    guards.check_target(catalog, target, broken, findings)
+    refused = broken | _refuse_doubts(request, broken, findings)
+    pins = verify(request, broken, findings)
+
+    leaving = [row for row in reversed(rows) if row.version > target and row.version in applied]
+    guards.check_downs(request, [row.version for row in leaving], findings)
+    wanted = catalog.migrations[: catalog.ordinal(target)]
+    missing = [migration for migration in wanted if migration.version not in applied]
+    if missing:
+        staying = max((version for version in applied if version <= target), default=0)
+        guards.check_order(request, missing, staying, findings)
+
+    downs = _downs(request, [row for row in leaving if row.version not in refused], findings)
+    ups = _ups(request, [migration for migration in missing if migration.version not in refused], findings)
+    guards.check_data_loss(request, ups, findings)
+    steps = (*downs, *ups)
+    guards.check_last_failure(request, steps, findings)
+    return Plan(
+        current=current,
+        target=target,
+        steps=steps,
+        refusals=condensed(findings.refusals),
+        warnings=condensed(findings.warnings),
+        pins=pins,
+    )
+
+
+def _refuse_doubts(request: PlanRequest, broken: AbstractSet[int], findings: Findings) -> frozenset[int]:
+    """Refuse what only a person can settle; return the versions that it is about."""
+    refused: set[int] = set()
+    for row in request.observation.rows:
+        if row.status is RowStatus.SUCCESS or row.version in broken:
+            continue
+        problem = unresolvable(row, request.catalog.get(row.version), request.target)
+        if problem is not None:
+            findings.refusals.append(problem)
+            refused.add(row.version)
+    return frozenset(refused)
+
+
+def _downs(request: PlanRequest, rows: Sequence[HistoryRow], findings: Findings) -> list[Step]:
+    steps: list[Step] = []
+    for row in rows:
+        migration = request.catalog.get(row.version)
+        stored = request.stored_downs.get(row.version)
+        chosen = choose_down(row, migration, stored, request.policy.changed_down, findings)
+        step = down_step(request, row, migration, chosen, findings) if chosen is not None else None
+        if step is not None:
+            steps.append(step)
+    return steps
+
+
+def _ups(request: PlanRequest, migrations: Sequence[Migration], findings: Findings) -> list[Step]:
+    if not migrations:
+        return []
+    attempts = {row.version: row for row in request.observation.rows if row.status is not RowStatus.SUCCESS}
+    steps = [
+        up_step(request, migration, attempts.get(migration.version), findings) for migration in migrations
+    ]
+    return [step for step in steps if step is not None]

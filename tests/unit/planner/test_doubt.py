@@ -1,0 +1,212 @@
+"""Attempts outside a transaction that did not end well are finished, or left to a person; never guessed at."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.manifest import ChangedDownPolicy
+from reconciler.model import Direction, HistoryRow, Migration, Reason, RowStatus
+from tests.unit.planner.builders import file, files, planned, refusal, route, row, stopped, stored
+
+ALONE = ["no-transaction"]
+THREE = "CREATE TABLE a (id INT);\nCREATE TABLE b (id INT);\nCREATE TABLE c (id INT);"
+DROPS = "DROP TABLE c;\nDROP TABLE b;\nDROP TABLE a;"
+SPLIT = file(2, "split", up=THREE, down=DROPS, directives=ALONE)
+FINISH = (
+    "finish it by hand and run `UPDATE schema_migrations SET status = 'success', direction = 'up', "
+    "error_message = NULL WHERE version = 2`, or undo by hand what was done and run "
+    "`DELETE FROM schema_migrations WHERE version = 2`"
+)
+FINISH_DOWN = (
+    "finish it by hand and run `DELETE FROM schema_migrations WHERE version = 2`, or undo by hand what was done "
+    "and run `UPDATE schema_migrations SET status = 'success', direction = 'up', error_message = NULL "
+    "WHERE version = 2`"
+)
+
+
+def changed(up: str) -> Migration:
+    return file(2, "split", up=up, down=DROPS, directives=ALONE)
+
+
+def test_a_failed_up_goes_on_where_it_stopped() -> None:
+    made = planned([file(1), SPLIT], [row(file(1)), stopped(SPLIT, 2)], 2)
+    assert route(made) == ["up 2"]
+    assert made.steps[0].first_statement == 2
+    assert made.runnable
+
+
+def test_a_failed_up_goes_on_when_only_the_rest_was_mended() -> None:
+    mended = changed(THREE.replace("TABLE c", "TABLE d"))
+    assert planned([mended], [stopped(SPLIT, 2)], 2).steps[0].first_statement == 2
+
+
+def test_a_failed_up_goes_on_when_comments_of_what_was_done_change() -> None:
+    commented = changed(THREE.replace("CREATE TABLE a (", "CREATE TABLE a ( -- the first\n"))
+    assert planned([commented], [stopped(SPLIT, 1)], 2).steps[0].first_statement == 1
+
+
+def test_a_failed_up_whose_rest_was_removed_has_only_to_be_recorded() -> None:
+    shorter = changed("CREATE TABLE a (id INT);\nCREATE TABLE b (id INT);")
+    (step,) = planned([shorter], [stopped(SPLIT, 2)], 2).steps
+    assert step.first_statement == len(step.statements) == 2
+
+
+def test_a_failed_up_that_did_nothing_begins_anew() -> None:
+    other = changed("CREATE TABLE z (id INT);")
+    (step,) = planned([other], [stopped(SPLIT, 0)], 2).steps
+    assert step.first_statement == 0
+
+
+@pytest.mark.parametrize(
+    "up",
+    [
+        THREE.replace("TABLE a", "TABLE z"),
+        "CREATE TABLE a (id INT);",
+        "CREATE TABLE b (id INT);\nCREATE TABLE a (id INT);\nCREATE TABLE c (id INT);",
+    ],
+    ids=["edited", "too few", "swapped"],
+)
+def test_a_failed_up_is_refused_when_what_was_done_was_changed(up: str) -> None:
+    problem = refusal(planned([changed(up)], [stopped(SPLIT, 2)], 2))
+    assert problem.reason is Reason.OUTCOME_UNKNOWN
+    assert problem.message == (
+        "the up of migration 2 (split) failed after 2 of 3 statements, and those that were already done have "
+        "been changed since"
+    )
+    assert problem.remedy == (
+        "restore the first 2 statements in migrations/00002_split.sql as of commit 0123456789ab and change only "
+        f"what follows; or {FINISH}"
+    )
+    assert (problem.version, problem.direction) == (2, "up")
+
+
+def test_a_failed_up_without_a_digest_of_what_was_done_proves_nothing() -> None:
+    attempt = stopped(SPLIT, 1)._replace(statements_digest=None)
+    assert refusal(planned([SPLIT], [attempt], 2)).message.endswith(
+        "failed after 1 of 3 statements, and the one that was already done has been changed since"
+    )
+
+
+def test_a_failed_up_does_not_go_on_inside_a_transaction() -> None:
+    problem = refusal(planned([file(2, "split", up=THREE, down=DROPS)], [stopped(SPLIT, 2)], 2))
+    assert problem.message == (
+        "the up of migration 2 (split) failed after 2 of 3 statements, outside a transaction, and what would run "
+        "now asks for a transaction"
+    )
+    assert problem.remedy.startswith(
+        "restore the first 2 statements in migrations/00002_split.sql as of commit 0123456789ab with "
+        "`-- reconciler: no-transaction`, and change only what follows; or "
+    )
+
+
+def test_a_failed_up_that_the_target_leaves_behind_is_refused() -> None:
+    problem = refusal(planned([file(1), SPLIT], [row(file(1)), stopped(SPLIT, 2)], 1))
+    assert problem.message == (
+        "the up of migration 2 (split) failed after 2 of 3 statements, and target_version 1 does not ask for it "
+        "any more"
+    )
+    assert problem.remedy == f"set target_version to 2 or more to finish it; or {FINISH}"
+
+
+def test_a_failed_up_that_did_nothing_may_be_left_behind() -> None:
+    assert planned([file(1), SPLIT], [row(file(1)), stopped(SPLIT, 0)], 1).in_sync
+
+
+def test_a_failed_up_whose_file_is_gone_is_refused() -> None:
+    problem = refusal(planned(files(1, 3), [row(file(1)), stopped(SPLIT, 2), row(file(3))], 3))
+    assert problem.message == (
+        "the up of migration 2 (split) failed after 2 of 3 statements, and its file is gone"
+    )
+    assert problem.remedy == f"restore its file as of commit 0123456789ab to finish it; or {FINISH}"
+
+
+def interrupted(done: int, direction: Direction = Direction.UP) -> HistoryRow:
+    return stopped(SPLIT, done, direction=direction, status=RowStatus.RUNNING)
+
+
+@pytest.mark.parametrize("target", [1, 2, 3])
+def test_an_interrupted_up_is_never_run_again(target: int) -> None:
+    made = planned([file(1), SPLIT, file(3)], [row(file(1)), interrupted(1)], target)
+    problem = refusal(made)
+    assert problem.reason is Reason.OUTCOME_UNKNOWN
+    assert problem.message == (
+        "the up of migration 2 (split) was interrupted after 1 of 3 statements, and nobody knows whether statement "
+        "2 took effect"
+    )
+    assert problem.remedy == f"look at the database to find out; then {FINISH}"
+    assert "up 2" not in route(made)
+
+
+def test_an_attempt_interrupted_after_its_last_statement_says_so() -> None:
+    assert refusal(planned([SPLIT], [interrupted(3)], 2)).message == (
+        "the up of migration 2 (split) was interrupted after 3 of 3 statements, before its end was recorded"
+    )
+
+
+def test_an_interrupted_attempt_of_the_earlier_tool_says_how_little_is_known() -> None:
+    attempt = row(SPLIT, status=RowStatus.RUNNING, token_checksum=None)
+    assert refusal(planned([SPLIT], [attempt], 2)).message == (
+        "the up of migration 2 (split) was interrupted, and nobody recorded how far it came"
+    )
+
+
+@pytest.mark.parametrize("target", [1, 2])
+def test_an_interrupted_down_is_never_run_again(target: int) -> None:
+    made = planned([file(1), SPLIT], [row(file(1)), interrupted(1, Direction.DOWN)], target)
+    problem = refusal(made)
+    assert problem.message == (
+        "the down of migration 2 (split) was interrupted after 1 of 3 statements, and nobody knows whether "
+        "statement 2 took effect"
+    )
+    assert problem.remedy == f"look at the database to find out; then {FINISH_DOWN}"
+    assert not made.steps
+
+
+def test_a_failed_down_goes_on_where_it_stopped() -> None:
+    made = planned([file(1), SPLIT], [row(file(1)), stopped(SPLIT, 1, direction=Direction.DOWN)], 1)
+    assert route(made) == ["down 2"]
+    assert made.steps[0].first_statement == 1
+    assert made.runnable
+
+
+def test_a_failed_down_goes_on_by_the_stored_script() -> None:
+    made = planned(
+        files(1),
+        [row(file(1)), stopped(SPLIT, 1, direction=Direction.DOWN)],
+        1,
+        stored_downs={2: stored(SPLIT)},
+    )
+    assert made.steps[0].first_statement == 1
+
+
+def test_a_failed_down_does_not_go_on_by_another_script() -> None:
+    other = file(2, "split", up=THREE, down="DROP TABLE a, b, c;", directives=ALONE)
+    made = planned(
+        [other],
+        [stopped(SPLIT, 1, direction=Direction.DOWN)],
+        0,
+        stored_downs={2: stored(SPLIT)},
+        changed_down=ChangedDownPolicy.CHECKOUT,
+    )
+    problem = refusal(made)
+    assert problem.reason is Reason.OUTCOME_UNKNOWN
+    assert problem.direction == "down"
+
+
+@pytest.mark.parametrize("done", [0, 1])
+@pytest.mark.parametrize("target", [2, 3])
+def test_a_failed_down_of_what_is_wanted_again_is_refused(done: int, target: int) -> None:
+    attempt = stopped(SPLIT, done, direction=Direction.DOWN)
+    made = planned([file(1), SPLIT, file(3)], [row(file(1)), attempt], target)
+    problem = refusal(made)
+    assert problem.message == (
+        f"the down of migration 2 (split) failed after {done} of 3 statements, and target_version {target} asks "
+        "for the migration to be there"
+    )
+    assert problem.remedy == f"set target_version below 2 to finish the down; or {FINISH_DOWN}"
+
+
+def test_the_statements_of_an_up_say_nothing_of_the_down() -> None:
+    applied = row(SPLIT, transactional=False, statements_done=3, statements_total=3, statements_digest="x")
+    (step,) = planned([SPLIT], [applied], 0).steps
+    assert step.first_statement == 0

@@ -1,0 +1,147 @@
+"""What is applied is compared with the files it came from."""
+
+from __future__ import annotations
+
+from reconciler.model import Place, Reason
+from tests.unit.planner.builders import (
+    earlier_tool_row,
+    file,
+    files,
+    planned,
+    refusal,
+    route,
+    row,
+    rows,
+    warning,
+)
+
+APPLIED = file(1, "add_users", up="CREATE TABLE users (id INT);")
+REWRITTEN = file(1, "add_users", up="CREATE TABLE users (id BIGINT);")
+COMMENTED = file(1, "add_users", up="CREATE TABLE users (id INT); -- people")
+OTHER_DOWN = file(1, "add_users", up="CREATE TABLE users (id INT);", down="DROP TABLE users CASCADE;")
+
+
+def test_changed_sql_is_refused_with_both_digests_and_two_ways_out() -> None:
+    problem = refusal(planned([REWRITTEN], [row(APPLIED)], 1))
+    assert problem.reason is Reason.CHECKSUM_MISMATCH
+    assert problem.message == (
+        "the file of migration 1 (add_users) was changed after it was applied: its digest was "
+        f"{APPLIED.checksum[:12]} and is {REWRITTEN.checksum[:12]}"
+    )
+    assert problem.remedy == (
+        "restore migrations/00001_add_users.sql as of commit 0123456789ab and put the change into a new migration; "
+        "or, when the database already is as the file says, accept the file by "
+        f"policy.accept_checksums: {{1: [{REWRITTEN.checksum}]}}"
+    )
+    assert problem.place == Place("migrations/00001_add_users.sql", 1)
+
+
+def test_changed_sql_stops_everything_else_too() -> None:
+    made = planned([REWRITTEN, file(2)], [row(APPLIED)], 2)
+    assert route(made) == ["up 2"]
+    assert not made.runnable
+
+
+def test_an_accepted_digest_is_a_warning() -> None:
+    made = planned([REWRITTEN], [row(APPLIED)], 1, accept_checksums={1: (REWRITTEN.checksum.upper(),)})
+    assert warning(made).message == (
+        "the file of migration 1 (add_users) was changed after it was applied; policy.accept_checksums accepts "
+        f"the new digest {REWRITTEN.checksum[:12]}"
+    )
+    assert made.in_sync
+
+
+def test_a_digest_accepted_for_another_version_counts_for_nothing() -> None:
+    made = planned([REWRITTEN], [row(APPLIED)], 1, accept_checksums={2: (REWRITTEN.checksum,)})
+    assert refusal(made).reason is Reason.CHECKSUM_MISMATCH
+
+
+def test_the_digest_that_was_applied_is_not_the_one_to_accept() -> None:
+    made = planned([REWRITTEN], [row(APPLIED)], 1, accept_checksums={1: (APPLIED.checksum,)})
+    assert refusal(made).reason is Reason.CHECKSUM_MISMATCH
+
+
+def test_an_edit_of_comments_is_a_warning() -> None:
+    told = warning(planned([COMMENTED], [row(APPLIED)], 1))
+    assert told.reason is Reason.CHECKSUM_MISMATCH
+    assert told.message == (
+        "the file of migration 1 (add_users) was changed after it was applied; its UP section is the same SQL; "
+        "only comments, blanks or directives differ"
+    )
+
+
+def test_an_edit_of_the_down_section_is_a_warning() -> None:
+    assert warning(planned([OTHER_DOWN], [row(APPLIED)], 1)).message.endswith(
+        "its UP section is the same SQL; only its DOWN section, comments or blanks differ"
+    )
+
+
+def test_a_file_that_was_only_renamed_is_a_warning() -> None:
+    renamed = file(1, "add_people", up="CREATE TABLE users (id INT);")
+    told = warning(planned([renamed], [row(APPLIED)], 1))
+    assert told.message == (
+        "migration 1 (add_users) was applied under this name, and is now in 00001_add_people.sql"
+    )
+
+
+def test_another_migration_under_the_same_number_is_refused_with_its_name() -> None:
+    other = file(1, "add_orders", up="CREATE TABLE orders (id INT);")
+    problem = refusal(planned([other], [row(APPLIED)], 1))
+    assert problem.reason is Reason.CHECKSUM_MISMATCH
+    assert problem.message.endswith(", and is now called 00001_add_orders.sql")
+
+
+def test_the_whole_file_name_in_a_row_is_the_same_name() -> None:
+    assert not planned([APPLIED], [row(APPLIED, name="00001_add_users.sql")], 1).warnings
+
+
+def test_a_missing_file_below_the_target_is_refused() -> None:
+    problem = refusal(planned(files(1, 3), rows(files(1, 2, 3)), 3))
+    assert problem.reason is Reason.MIGRATION_FILE_MISSING
+    assert problem.message == "migration 2 (step_2) is applied, but no file has this number any more"
+    assert problem.remedy == (
+        "restore its file as of commit 0123456789ab, or set target_version below 2 to bring it down by its "
+        "stored script"
+    )
+
+
+def test_a_missing_file_without_a_stored_down_can_only_be_restored() -> None:
+    problem = refusal(planned(files(2), [row(file(1, down=None)), row(file(2))], 2))
+    assert problem.remedy == "restore its file as of commit 0123456789ab"
+
+
+def test_what_lies_above_the_target_is_not_compared() -> None:
+    changed = file(2, up="CREATE TABLE something_else (id INT);", down="DROP TABLE t2;")
+    made = planned([file(1), changed], rows(files(1, 2)), 1)
+    assert made.runnable
+
+
+def test_rows_of_the_earlier_tool_are_pinned_and_not_compared() -> None:
+    made = planned(files(1, 2), [earlier_tool_row(1), earlier_tool_row(2)], 2)
+    assert [(pin.version, pin.migration.path, len(pin.token_checksum)) for pin in made.pins] == [
+        (1, "migrations/00001_step_1.sql", 64),
+        (2, "migrations/00002_step_2.sql", 64),
+    ]
+    assert not made.steps
+    assert not made.refusals
+    assert made.runnable
+
+
+def test_a_row_of_the_earlier_tool_needs_its_file() -> None:
+    problem = refusal(planned(files(2), [earlier_tool_row(1), row(file(2))], 2))
+    assert problem.reason is Reason.MIGRATION_FILE_MISSING
+    assert problem.remedy == "restore its file"
+
+
+def test_a_row_of_the_earlier_tool_above_the_target_goes_down_by_its_file() -> None:
+    made = planned(files(1, 2), [earlier_tool_row(1), earlier_tool_row(2)], 1)
+    assert route(made) == ["down 2"]
+    assert [pin.version for pin in made.pins] == [1]
+
+
+def test_thousands_of_equal_findings_are_counted_and_not_listed() -> None:
+    numbers = range(1, 101)
+    reformatted = [file(number, header="reformatted") for number in numbers]
+    made = planned(reformatted, rows(files(*numbers)), 100)
+    assert len(made.warnings) == 20
+    assert made.warnings[-1].message.endswith("; and 80 more like this")
