@@ -2,7 +2,8 @@
 
 The keys are public: they are extended, never renamed. They are `snake_case`, every key is always present, and what is not
 known is null. Instants are ISO 8601 in UTC with milliseconds and a `Z`; durations end in `_seconds`. Versions are JSON
-integers of up to 2^63-1: a client whose numbers are doubles must read them as text when they pass 2^53.
+integers of up to 2^63-1: a client whose numbers are doubles must read them as text when they pass 2^53. Free text passes
+through the process's redactor once more, for here it leaves the process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from reconciler.model.status import (
     SourceStatus,
     State,
 )
+from reconciler.redaction import redact
 
 JsonObject = dict[str, Any]
 
@@ -42,14 +44,14 @@ def problem_as_dict(problem: Problem) -> JsonObject:
     return {
         "reason": problem.reason.value,
         "class": problem.reason.error_class.value,
-        "message": problem.message,
-        "remedy": problem.remedy,
+        "message": redact(problem.message),
+        "remedy": redact(problem.remedy),
         "file": place.path if place else None,
         "line": place.line if place else None,
         "column": place.column if place else None,
-        "excerpt": problem.excerpt or None,
+        "excerpt": redact(problem.excerpt) or None,
         "sqlstate": problem.sqlstate or None,
-        "detail": problem.detail or None,
+        "detail": redact(problem.detail) or None,
         "version": problem.version,
         "direction": problem.direction or None,
         "statement_index": problem.statement_index,
@@ -197,7 +199,7 @@ def _condition_as_dict(condition: ConditionStatus) -> JsonObject:
         "type": condition.type.value,
         "status": condition.status,
         "reason": condition.reason.value,
-        "message": condition.message,
+        "message": redact(condition.message),
         "observed_revision": condition.revision or None,
         "last_transition_time": instant_as_text(condition.last_transition),
     }
