@@ -87,21 +87,12 @@ class Redactor:
         self._secrets[value] = None  # the newest again
         if len(self._secrets) > self._most:
             self._secrets = dict.fromkeys(list(self._secrets)[-self._most // 2 :])
-            self._forms = {}
+            remaining: dict[str, dict[int, set[str]]] = {}
             for secret in self._secrets:
-                self._index(secret)
+                _index(secret, remaining)
+            self._forms = remaining  # at once: other threads go on masking meanwhile
         elif not known:
-            self._index(value)
-
-    def _index(self, value: str) -> None:
-        for form in _forms(value):
-            start, length = form[:_SHORTEST], len(form)
-            by_length = self._forms.get(start, {})
-            if length in by_length:
-                by_length[length].add(form)
-            else:
-                # a new mapping, for another thread may be going through the old one
-                self._forms[start] = dict(sorted({**by_length, length: {form}}.items(), reverse=True))
+            _index(value, self._forms)
 
     def __call__(self, text: str) -> str:
         """`text` with every secret replaced by stars."""
@@ -125,6 +116,18 @@ class Redactor:
         return "".join((*parts, text[copied:])) if parts else text
 
 
+def _index(value: str, forms: dict[str, dict[int, set[str]]]) -> None:
+    """Add every form of `value` to `forms`."""
+    for form in _forms(value):
+        start, length = form[:_SHORTEST], len(form)
+        by_length = forms.get(start, {})
+        if length in by_length:
+            by_length[length].add(form)
+        else:
+            # a new mapping, for another thread may be going through the old one
+            forms[start] = dict(sorted({**by_length, length: {form}}.items(), reverse=True))
+
+
 def _forms(value: str) -> set[str]:
     """How `value` may look in a URL, a header, a quoted text or a dump."""
     raw = value.encode("utf-8", "surrogatepass")
@@ -140,7 +143,8 @@ def _forms(value: str) -> set[str]:
 
 def _base64_forms(raw: bytes) -> set[str]:
     """The base64 of `raw` at each of the three alignments it may have inside a longer text."""
-    forms: set[str] = set()
+    # on its own, with the padding
+    forms = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw).decode()
         # characters that also hold bits of a neighbour are cut off at both ends, and so is the padding
