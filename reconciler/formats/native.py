@@ -6,6 +6,7 @@ Files are loaded by the thousand, so a file is skimmed rather than tokenised: on
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple, NoReturn
 
 from reconciler.formats.directives import DirectiveError, DirectiveReader
@@ -14,6 +15,7 @@ from reconciler.model import Migration, Place, Problem, ProblemError, Reason, Sc
 from reconciler.sqltext import (
     LexicalError,
     digest,
+    excerpt,
     first_token,
     invalid,
     line_comments,
@@ -30,10 +32,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")
 _DESCRIPTION_LIMIT = 1000
 
-# What is worth a second look among the comments, told by its first word.
+# What is worth a second look among the comments, told by its first words. Matched against one comment, so `$` is its end.
 _NOTABLE = re.compile(
     r"--[-=*#~>\s]*(?:"
-    r"(?P<section>up|down)[\s_-]+migrations?\b(?P<rest>[^\n]*)"
+    r"(?P<section>up|down)(?:[\s_-]*migrations?\b|\s*:?\s*$)"
+    r"|migrations?[\s_-]+(?P<turned>up|down)\s*:?\s*$"
     r"|reconciler\s*:(?P<directive>[^\n]*)"
     r"|(?P<foreign>\+goose\b[^\n]*|migrate:(?:up|down)\b[^\n]*)"
     r"|(?P<header>migration|description|author)[ \t]*:(?P<value>[^\n]*)"
@@ -41,6 +44,7 @@ _NOTABLE = re.compile(
     re.IGNORECASE,
 )
 _MARKER = re.compile(r"--[ \t]*(?:up|down)[ \t]+migration[ \t]*", re.IGNORECASE)
+_MARKER_LINE = re.compile(r"^[ \t]*--[ \t]*(?:up|down)[ \t]+migration[ \t]*$", re.IGNORECASE | re.MULTILINE)
 
 
 class Notice(NamedTuple):
@@ -125,7 +129,7 @@ class _Reader:
 
     def _note(self, notable: re.Match[str], end: int) -> None:
         start = notable.start()
-        if direction := notable["section"]:
+        if direction := notable["section"] or notable["turned"]:
             self._add_section(direction.lower(), start, end)
         elif notable["directive"] is not None:
             self._add_directive(notable)
@@ -180,24 +184,16 @@ class _Reader:
             file_name = self.file.path.rpartition("/")[2]
             if value not in (file_name, file_name.removesuffix(".sql")):
                 offset = notable.start("value") + len(notable["value"]) - len(notable["value"].lstrip())
-                self.notices.append(
-                    Notice(
-                        "header-file-name",
-                        f"the header names {value!r}, and the file is {file_name}",
-                        "make the header name this file; it may be a copy that was not finished",
-                        locate(self.file, offset),
-                        self._excerpt(offset),
-                    )
+                self._notice(
+                    "header-file-name",
+                    offset,
+                    f"the header names {value!r}, and the file is {file_name}",
+                    "make the header name this file; it may be a copy that was not finished",
                 )
 
     def _assemble(self) -> ParsedFile:
         if not self.sections:
-            stray = first_token(self.text, 0, len(self.text))
-            self._refuse(
-                min(stray, len(self.text) - 1),
-                f"the file has no line `{UP_MARKER}`",
-                "put the marker, alone on a line and outside quotes, above the SQL",
-            )
+            self._refuse_without_sections()
         up_section = self.sections[0]
         down_section = self.sections[1] if len(self.sections) > 1 else None
         up_end = self._line_start(down_section.marker) if down_section else len(self.text)
@@ -219,10 +215,12 @@ class _Reader:
                     "the file is marked irreversible and has a down section",
                     "remove one of the two",
                 )
-            if not directives.irreversible:
+            elif not directives.irreversible:
                 down = self._script(down_section.start, end)
                 if empty:
                     self._note_empty_down(down_section)
+        elif hidden := _MARKER_LINE.search(self.text, up_section.start):
+            self._note_hidden_marker(hidden)
         migration = Migration(
             version=self.name.version,
             name=self.name.name,
@@ -237,6 +235,17 @@ class _Reader:
         )
         return ParsedFile(migration, tuple(self.notices))
 
+    def _refuse_without_sections(self) -> NoReturn:
+        where = "put the marker, alone on a line and outside quotes, above the SQL"
+        if hidden := _MARKER_LINE.search(self.text):
+            self._refuse(
+                hidden.start(),
+                f"the file has no line `{UP_MARKER}` but this one, which is inside quotes or a block comment",
+                where,
+            )
+        stray = first_token(self.text, 0, len(self.text))
+        self._refuse(stray if stray < len(self.text) else 0, f"the file has no line `{UP_MARKER}`", where)
+
     def _script(self, start: int, end: int) -> Script:
         return Script(self.text[start:end], self.file.path, self.text.count("\n", 0, start) + 1)
 
@@ -244,20 +253,24 @@ class _Reader:
         return self.text.rfind("\n", 0, offset) + 1
 
     def _note_empty_down(self, section: _Section) -> None:
-        self.notices.append(
-            Notice(
-                "empty-down",
-                "the down section holds no statement, so going down changes nothing but the version",
-                "write the SQL that takes the up back, or `-- reconciler: irreversible` if there is none",
-                locate(self.file, section.marker),
-                self._excerpt(section.marker),
-            )
+        self._notice(
+            "empty-down",
+            section.marker,
+            "the down section holds no statement, so going down changes nothing but the version",
+            "write the SQL that takes the up back, or `-- reconciler: irreversible` if there is none",
         )
 
-    def _excerpt(self, offset: int) -> str:
-        start = self._line_start(offset)
-        end = self.text.find("\n", offset)
-        return picture(self.text[start : end if end >= 0 else len(self.text)], offset - start)
+    def _note_hidden_marker(self, hidden: re.Match[str]) -> None:
+        self._notice(
+            "marker-in-quotes",
+            hidden.start(),
+            "this line looks like a marker, and is inside quotes or a block comment, so it is none",
+            "if it is meant as one, look for a quote or a comment above it that is closed too late",
+        )
+
+    def _notice(self, rule: str, offset: int, message: str, remedy: str) -> None:
+        place = locate(self.file, offset)
+        self.notices.append(Notice(rule, message, remedy, place, excerpt(self.file, offset)))
 
     def _refuse_stray(self, offset: int) -> NoReturn:
         self._refuse(
@@ -302,6 +315,4 @@ def _refuse_byte(path: str, content: bytes, offset: int, message: str) -> NoRetu
 
 
 def _with_version(problem: Problem, version: int) -> Problem:
-    from dataclasses import replace
-
     return replace(problem, version=version)

@@ -1,6 +1,14 @@
 """SQL as text: tokens, statements, digests, places. Knows files' texts and nothing of databases."""
 
-from reconciler.sqltext.analysis import SYNTAX_ERROR, Analysis, analyse, invalid, split, transactional
+from reconciler.sqltext.analysis import (
+    SYNTAX_ERROR,
+    Analysis,
+    analyse,
+    invalid,
+    split,
+    statement_losses,
+    transactional,
+)
 from reconciler.sqltext.checksum import digest, normalise_line_ends, token_checksum
 from reconciler.sqltext.lexer import LexicalError, first_token, line_comments
 from reconciler.sqltext.place import excerpt, locate, picture
@@ -20,6 +28,7 @@ __all__ = [
     "normalise_line_ends",
     "picture",
     "split",
+    "statement_losses",
     "statements_digest",
     "token_checksum",
     "transactional",

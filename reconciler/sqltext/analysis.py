@@ -51,6 +51,7 @@ def analyse(script: Script, *, strict: bool = False) -> Analysis:
     Raises:
         ProblemError: `MigrationInvalid`, with place and excerpt.
     """
+    _refuse_unsendable(script)
     try:
         parts = list(split_tokens(script.text))
         pieces = _by_grammar(script.text)
@@ -58,10 +59,15 @@ def analyse(script: Script, *, strict: bool = False) -> Analysis:
         raise invalid(script, error.offset, error.message, error.remedy) from error
     except libpgquery.GrammarError as error:
         if strict:
-            raise _syntax_error(script, error) from error
+            raise _syntax_error(script, error, parts) from error
     else:
         parts = _agreed(script, parts, pieces)
     return _describe(script, parts)
+
+
+def statement_losses(statement: Statement) -> tuple[str, ...]:
+    """Return what data one statement of an analysis throws away, in words."""
+    return data_loss(tuple(tokens(statement.text)))
 
 
 def split(script: Script) -> tuple[Statement, ...]:
@@ -116,6 +122,19 @@ def invalid(script: Script, offset: int, message: str, remedy: str, *, sqlstate:
     )
 
 
+def _refuse_unsendable(script: Script) -> None:
+    """Raise for characters that no server takes, wherever they stand."""
+    nul = script.text.find("\0")
+    if nul >= 0:
+        raise invalid(script, nul, "a NUL character stands here", "remove it; SQL text cannot hold one")
+    try:
+        script.text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid(
+            script, error.start, "half of a surrogate pair stands here, which is no character", "remove it"
+        ) from error
+
+
 def _by_grammar(text: str) -> list[libpgquery.Piece]:
     try:
         return libpgquery.split(text)
@@ -128,11 +147,11 @@ def _by_grammar(text: str) -> list[libpgquery.Piece]:
         return libpgquery.split(without)
 
 
-def _syntax_error(script: Script, error: libpgquery.GrammarError) -> ProblemError:
+def _syntax_error(script: Script, error: libpgquery.GrammarError, parts: list[list[Token]]) -> ProblemError:
     offset = error.offset
-    if offset >= len(script.text):
-        # "at end of input": show the last thing that is there
-        offset = max(len(script.text.rstrip()) - 1, 0)
+    if offset >= len(script.text) and parts:
+        # "at end of input": show the last thing that is there, and not a comment after it
+        offset = parts[-1][-1].start
     return invalid(
         script,
         offset,

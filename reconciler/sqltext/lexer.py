@@ -74,12 +74,12 @@ def _token_pattern() -> re.Pattern[str]:
     """Blanks and line comments, then one token. The groups are numbered as `_dispatch` in `tokens` expects."""
     return re.compile(
         rf"""{_BLANK}(?:
-          ([eE]{_ESCAPE_STRING}|(?:[bBxXnN]|[uU]&)?'[^']*+(?:''[^']*+)*+')      # 1: a string
+          ([eE]{_ESCAPE_STRING}|(?:[uU]&)?'[^']*+(?:''[^']*+)*+'|[bBxX]'[^']*+')   # 1: a string
         | ((?:[uU]&)?"[^"]*+(?:""[^"]*+)*+")                                    # 2: a quoted identifier
-        | ([{_LETTER}][{_LETTER}0-9$]*+)                                        # 3: a word
+        | ((?![eE]')[{_LETTER}][{_LETTER}0-9$]*+)                               # 3: a word, no unclosed string's prefix
         | ({_DOLLAR})                                                           # 4: opens a dollar quote
         | (/\*)                                                                 # 5: opens a block comment
-        | (\$?[0-9][{_LETTER}0-9]*+|[();,.\[\]:]|(?:(?!--|/\*)[-+*/<>=~!@\#%^&|`?])++)  # 6: anything else
+        | (\$[0-9]++|[0-9][{_LETTER}0-9]*+|[();,.\[\]:]|(?:(?!--|/\*)[-+*/<>=~!@\#%^&|`?])++)  # 6: anything else
         )?""",
         re.VERBOSE | re.DOTALL,
     )
@@ -100,7 +100,7 @@ def tokens(text: str, start: int = 0) -> Iterator[Token]:
     """Yield the tokens of `text` from index `start` on, without blanks and comments.
 
     Raises:
-        LexicalError: at a quote or a block comment that is never closed, a psql meta-command, or a NUL character.
+        LexicalError: at a quote or a block comment that is never closed, or a psql meta-command.
     """
     match = _token_pattern().match
     position = start
@@ -217,7 +217,7 @@ def _string_end(text: str, start: int, floor: int) -> int:
     What stands before `floor` belongs to something else and is no prefix.
     """
     prefix = start - 1
-    if prefix >= floor and text[prefix] in "eE" and (prefix == floor or not _goes_on_word(text[prefix - 1])):
+    if prefix >= floor and text[prefix] in "eE" and _word_start(text, prefix, floor) == prefix:
         found = _escape_string_pattern().match(text, start)
         if found is None:
             raise _never_closed(prefix, "string")
@@ -233,12 +233,23 @@ def _goes_on_word(character: str) -> bool:
 
 
 def _inside_word(text: str, index: int, floor: int) -> bool:
-    """True when the character at `index` goes on with an identifier that began before it, at `floor` or later."""
+    """True when the character at `index` goes on with an identifier that began before it."""
+    start = _word_start(text, index, floor)
+    # what begins with a digit is a number, and no number holds a dollar sign
+    return start < index and text[start] not in "0123456789"
+
+
+def _word_start(text: str, index: int, floor: int) -> int:
+    """Where the word or number begins that the character at `index` goes on with, at `floor` or later, or `index`."""
     start = index
     while start > floor and _goes_on_word(text[start - 1]):
         start -= 1
-    # a run that begins with a digit is a number, and one that begins with a dollar sign is a parameter
-    return start < index and text[start] not in "$0123456789"
+    # a parameter such as $1 is over with its digits
+    while start < index and text[start] == "$":
+        start += 1
+        while start < index and text[start] in "0123456789":
+            start += 1
+    return start
 
 
 def _skip_word(text: str, index: int) -> int:
@@ -280,12 +291,10 @@ def _never_closed(start: int, what: str) -> LexicalError:
 def _refuse_character(text: str, position: int) -> None:
     """Raise for a character no statement can hold outside quotes. The server judges the others."""
     character = text[position]
-    if character == "'":
+    if character in "'eE":
         raise _never_closed(position, "string")
     if character == '"':
         raise _never_closed(position, "quoted identifier")
-    if character == "\0":
-        raise LexicalError(position, "a NUL character stands here", "remove it; SQL text cannot hold one")
     if character == "\\":
         found = re.compile(r"\\[^\s\\;]*").match(text, position)
         command = found[0] if found else character

@@ -1,0 +1,244 @@
+"""Splitting: nothing is cut that belongs together, and nothing is ever dropped."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.model import Directives, ProblemError, Reason, Script
+from reconciler.sqltext import Analysis, analyse, split, transactional
+from reconciler.sqltext import libpgquery as grammar
+from reconciler.sqltext.lexer import tokens
+from reconciler.sqltext.splitter import statements as lexical_statements
+
+
+def script(text: str, first_line: int = 1) -> Script:
+    return Script(text, "migrations/00007_x.sql", first_line)
+
+
+def pieces(text: str) -> list[str]:
+    return [statement.text for statement in split(script(text))]
+
+
+FUNCTION_IN_QUOTES = (
+    "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN; RAISE 'a;'; RETURN $$1;$$; END $f$"
+)
+ATOMIC = (
+    "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END"
+)
+ATOMIC_PROCEDURE = "CREATE PROCEDURE p() BEGIN ATOMIC INSERT INTO t VALUES (1); DELETE FROM t; END"
+ATOMIC_WITH_NAMES = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT t.end AS case FROM t; END"
+RULE = "CREATE RULE r AS ON INSERT TO t DO (INSERT INTO u VALUES (1); DELETE FROM v)"
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        FUNCTION_IN_QUOTES,
+        ATOMIC,
+        ATOMIC_PROCEDURE,
+        ATOMIC_WITH_NAMES,
+        RULE,
+        "SELECT E'a\\';b'",
+        "SELECT 'a'\n\t'b;'",
+        "SELECT 'a' -- it's\n 'b;'",
+        "SELECT E'a' -- it's\n '\\';b'",
+        'SELECT 1 AS "a;""b"',
+        "SELECT /* ; /* ; */ ; */ 1 -- ;\n + 1",
+        "DO $$ BEGIN PERFORM 1; END $$",
+        "SELECT a$b$ FROM t",
+        "COPY t FROM '/tmp/stdin'",
+        "SELECT 'é', 'ü;', '日本'",
+        "SELECT stdin FROM copy",
+    ],
+)
+def test_one_statement_stays_whole(whole: str) -> None:
+    text = f"SELECT 0; {whole} ; -- é\n SELECT 9"
+    assert pieces(text) == ["SELECT 0", whole, "SELECT 9"]
+    assert [statement.text for statement in analyse(script(text), strict=True).statements][1] == whole
+
+
+@pytest.mark.parametrize("text", ["", ";", " ;; -- nothing\n/* ; */;"])
+def test_no_statement(text: str) -> None:
+    assert pieces(text) == []
+
+
+def test_places_are_those_of_the_file() -> None:
+    found = split(script("\n-- é\n  SELECT 'é'; SELECT 2;\n\tSELECT\n3", first_line=10))
+    assert [(each.text, each.line, each.column) for each in found] == [
+        ("SELECT 'é'", 12, 3),
+        ("SELECT 2", 12, 15),
+        ("SELECT\n3", 13, 2),
+    ]
+    assert [each.offset for each in found] == [8, 20, 31]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("SELECT 1;\nSELECT (1;", "11:8", "parenthesis is never closed"),
+        ("SELECT 1);", "10:9", "closes none"),
+        ("SELECT 1;\n  SELECT 'a", "11:10", "string that opens here"),
+        ("/* a", "10:1", "block comment"),
+        ("SELECT 1;\n\\d t\n", "11:1", r"\d is a psql meta-command"),
+        ("COPY t (a) FROM stdin;\nit's\n\\.\n", "10:1", "COPY ... FROM STDIN"),
+        ("copy (select 1) to stdout with (format csv)", "10:1", "COPY ... TO STDOUT"),
+        ("SELECT '\ud800'", "10:9", "is no character"),
+        ("SELECT 'a\0b'", "10:10", "NUL"),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_refused_with_place_and_caret(text: str, place: str, message: str, strict: bool) -> None:
+    with pytest.raises(ProblemError) as caught:
+        analyse(script(text, first_line=10), strict=strict)
+    problem = caught.value.problem
+    assert problem.reason is Reason.MIGRATION_INVALID
+    assert str(problem.place) == f"migrations/00007_x.sql:{place}"
+    assert message in problem.message
+    assert problem.remedy
+    line, caret = problem.excerpt.split("\n")
+    assert caret.strip() == "^"
+    assert len(caret) <= len(line) + 1
+
+
+def test_strict_refuses_what_the_grammar_does_not_know() -> None:
+    text = "SELECT 'é';\nSELEC 2"
+    with pytest.raises(
+        ProblemError, match=r'x\.sql:2:1: syntax error at or near "SELEC" \(SQLSTATE 42601\)'
+    ) as caught:
+        analyse(script(text), strict=True)
+    assert caught.value.problem.excerpt == "SELEC 2\n^"
+
+
+def test_strict_points_at_the_last_thing_before_an_early_end() -> None:
+    with pytest.raises(ProblemError) as caught:
+        analyse(script("SELECT 1 +\n\n-- done\n"), strict=True)
+    assert caught.value.problem.excerpt == "SELECT 1 +\n         ^"
+
+
+def test_a_server_judges_newer_syntax() -> None:
+    text = "SELECT 1; FROBNICATE TABLE t (a; b); SELECT 2"
+    assert pieces(text) == ["SELECT 1", "FROBNICATE TABLE t (a; b)", "SELECT 2"]
+
+
+def test_deep_nesting_is_no_crash() -> None:
+    text = "SELECT " + "(" * 50_000 + "1" + ")" * 50_000
+    assert pieces(text) == [text]
+
+
+def test_the_grammar_decides_where_names_confuse_us() -> None:
+    # `end` as a label without AS: our lexer takes it for the end of the body
+    text = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 end; SELECT 2; END; SELECT 3"
+    assert len(list(lexical_statements(text))) != 2
+    assert pieces(text) == [text[:-10], "SELECT 3"]
+
+
+SIMPLE = [
+    *(
+        "SELECT 1",
+        "CREATE TABLE t (a int, b text DEFAULT ';')",
+        "INSERT INTO t VALUES ('it''s', $$;$$), (E'\\';', U&'\\0061')",
+    ),
+    *(
+        FUNCTION_IN_QUOTES,
+        ATOMIC,
+        ATOMIC_PROCEDURE,
+        ATOMIC_WITH_NAMES,
+        RULE,
+        "CREATE INDEX CONCURRENTLY i ON t (a)",
+    ),
+    *(
+        'ALTER TABLE "é;" DROP COLUMN "b;"',
+        "COMMENT ON TABLE t IS 'ünï;'",
+        "DO $é$ BEGIN END; $é$",
+        "SELECT CASE a WHEN 1 THEN 2 END",
+    ),
+    *(
+        "SELECT a[1:2], b->>'c', d::numeric(10,2), 1e5, .5, 0x1F FROM t$x",
+        "BEGIN",
+        "END",
+        "PREPARE p AS SELECT $1",
+        "VALUES (1)",
+    ),
+]
+GAPS = [" ", "\n", "\t", "\r\n", " -- it's; é\n", "/* ; 'é /* $$ */ \" */", ";", " ; ; "]
+decorated = st.lists(
+    st.tuples(st.sampled_from(SIMPLE), st.lists(st.sampled_from(GAPS), max_size=3).map("".join)), max_size=6
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(GAPS), decorated)
+def test_pieces_cover_every_token_and_equal_the_grammars(lead: str, parts: list[tuple[str, str]]) -> None:
+    text = lead + "".join(f"{statement}{gap};{gap}" for statement, gap in parts)
+    lexical = list(lexical_statements(text))
+    by_grammar = grammar.split(text)
+    assert len(lexical) == len(by_grammar) == len(parts)
+    for ours, theirs in zip(lexical, by_grammar, strict=True):
+        assert theirs.start <= ours[0].start
+        assert ours[-1].end <= theirs.end
+    analysis = analyse(script(text), strict=True)
+    covered = [token.text for statement in analysis.statements for token in tokens(statement.text)]
+    ends = [token for tokens_of in lexical for token in tokens_of]
+    assert covered == [token.text for token in ends]
+    for statement in analysis.statements:
+        assert text[statement.offset : statement.offset + len(statement.text)] == statement.text
+        before = text[: statement.offset]
+        assert statement.line == before.count("\n") + 1
+        assert statement.column == statement.offset - (before.rfind("\n") + 1) + 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [*"aeE1'\"$;()-/*\\\n \u00e9U&[]:.,=", "begin ", "atomic ", "end ", "case ", "create function "]
+        ),
+        max_size=40,
+    ).map("".join)
+)
+def test_any_text_is_split_whole_or_refused(text: str) -> None:
+    try:
+        found = split(script(text))
+    except ProblemError:
+        return
+    position = 0
+    for statement in found:
+        assert not [token for token in tokens(text[position : statement.offset]) if token.text != ";"]
+        position = statement.offset + len(statement.text)
+    assert not [token for token in tokens(text[position:]) if token.text != ";"]
+
+
+def analysed(text: str) -> Analysis:
+    return analyse(script(text))
+
+
+def test_transactional_unless_asked_or_needed() -> None:
+    plain = analysed("CREATE TABLE t (); CREATE INDEX ON t (a)")
+    alone = analysed("CREATE INDEX CONCURRENTLY i ON t (a); DROP INDEX CONCURRENTLY j")
+    assert transactional(Directives(), plain)
+    assert not transactional(Directives(no_transaction=True), plain)
+    assert not transactional(Directives(), alone)
+    assert transactional(Directives(), analysed("-- nothing"))
+
+
+def test_a_mix_is_refused_where_it_stands() -> None:
+    mixed = analysed("CREATE TABLE t (a int);\nCREATE INDEX CONCURRENTLY i ON t (a)")
+    assert not transactional(Directives(no_transaction=True), mixed)
+    with pytest.raises(
+        ProblemError, match=r"CREATE INDEX CONCURRENTLY i \.\.\. cannot run inside a transaction"
+    ) as caught:
+        transactional(Directives(), mixed)
+    assert str(caught.value.problem.place) == "migrations/00007_x.sql:2:1"
+    assert "no-transaction" in caught.value.problem.remedy
+
+
+def test_transaction_control_is_refused_inside_a_transaction() -> None:
+    controlled = analysed("SELECT 1; COMMIT; SELECT 2")
+    assert controlled.transaction_control is not None
+    assert controlled.transaction_control.column == 11
+    assert not transactional(Directives(no_transaction=True), controlled)
+    with pytest.raises(ProblemError, match="COMMIT controls a transaction") as caught:
+        transactional(Directives(), controlled)
+    assert caught.value.problem.excerpt == "SELECT 1; COMMIT; SELECT 2\n          ^"
