@@ -20,6 +20,7 @@ from reconciler.embedded.account import Account
 from reconciler.embedded.failure import explain
 from reconciler.embedded.installation import Installation
 from reconciler.embedded.locks import FileLock, is_free
+from reconciler.embedded.log import ServerLog, rotate
 from reconciler.embedded.wire import WireConnection, WireError
 from reconciler.model import Problem, ProblemError, Reason
 
@@ -31,7 +32,6 @@ _HERE = "/proc/self/cwd"
 _POLL_INTERVAL = 0.005
 _STARTING_UP = "57P03"
 _STALE_SERVER_TIMEOUT = 10.0
-_LARGEST_LOG = 10 * 1024 * 1024
 
 
 class PidFile(NamedTuple):
@@ -96,7 +96,7 @@ class Cluster:
             ProblemError: `initdb` failed; the message holds the end of what it wrote.
         """
         unfinished = self.data.with_name(self.data.name + ".unfinished")
-        with self._own_lock() as lock, _Log(self.log) as log:
+        with self._own_lock() as lock, ServerLog(self.log) as log:
             if self.data.exists() and any(self.data.iterdir()):
                 raise ProblemError(_not_a_data_folder(self.data))
             _remove_tree(unfinished)
@@ -151,11 +151,11 @@ class Cluster:
         arguments = [f"{name}={value}" for name, value in settings.items()]
         arguments.append(_socket_setting(str(socket_directory)))
         with self._own_lock() as lock:
-            _rotate(self.log)
+            rotate(self.log)
             self._remove_stale_pid_file()
             if account.uid is not None and account.gid is not None:
                 _give(self.data, account.uid, account.gid)
-            with _Log(self.log) as log:
+            with ServerLog(self.log) as log:
                 self._start(installation, account, arguments, lock, log)
                 return self._wait_until_ready(log, timeout)
 
@@ -163,7 +163,7 @@ class Cluster:
         """Return the server that runs on this data, waiting until it takes connections; None when none runs."""
         if not self.alive:
             return None
-        with _Log(self.log) as log:
+        with ServerLog(self.log) as log:
             try:
                 return self._wait_until_ready(log, timeout)
             except ProblemError:
@@ -212,7 +212,7 @@ class Cluster:
         account: Account,
         settings: list[str],
         lock: FileLock,
-        log: _Log,
+        log: ServerLog,
     ) -> None:
         process = account.start(
             [
@@ -232,7 +232,7 @@ class Cluster:
     def _own_lock(self) -> _ServerLock:
         return _ServerLock(self.lock, self.data)
 
-    def _wait_until_ready(self, log: _Log, timeout: float) -> PidFile:
+    def _wait_until_ready(self, log: ServerLog, timeout: float) -> PidFile:
         deadline = time.monotonic() + timeout
         complaint = "it does not answer on its socket"
         while self.alive:
@@ -331,46 +331,12 @@ class _ServerLock:
         self._lock.release()
 
 
-class _Log:
-    """The log file, remembering where it ended when we came."""
-
-    _TAIL_BYTES = 4000
-    _TAIL_LINES = 15
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> _Log:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._start = os.fstat(self._descriptor).st_size
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def tail(self) -> str:
-        """The end of what was written since."""
-        size = os.fstat(self._descriptor).st_size
-        start = max(self._start, size - self._TAIL_BYTES)
-        text = os.pread(self._descriptor, size - start, start).decode(errors="replace")
-        return "\n".join(text.strip().splitlines()[-self._TAIL_LINES :])
-
-
 def _not_a_data_folder(data: Path) -> Problem:
     return Problem(
         reason=Reason.CONNECTION_FAILED,
         message=f"{data} is neither empty nor a folder that PostgreSQL made: it has no file PG_VERSION",
         remedy="move it away, or, if its content is not needed, delete it",
     )
-
-
-def _rotate(log: Path) -> None:
-    """Begin a new log when the old one has grown large; one old one is kept."""
-    if log.exists() and log.stat().st_size > _LARGEST_LOG:
-        log.replace(log.with_name(f"{log.name}.old"))
 
 
 def _locale_options(major: int) -> list[str]:
