@@ -45,7 +45,7 @@ class Queries:
         self._escape = escape
         self._parts: dict[str, list[str]] = {}
 
-    def __call__(self, name: str, **literals: Literal) -> str:
+    def __call__(self, name: str, /, **literals: Literal) -> str:
         """The SQL of block `name`, each `:parameter` replaced by its literal.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -108,7 +108,7 @@ def _never() -> bool:
     return False
 
 
-def _admit_all(observation: Observation, plan: Plan) -> Problem | None:
+async def _admit_all(observation: Observation, plan: Plan) -> Problem | None:
     return None
 
 
@@ -121,7 +121,7 @@ async def apply(
     acquire_timeout: float,
     listener: Listener | None = None,
     superseded: Callable[[], bool] = _never,
-    admit: Callable[[Observation, Plan], Problem | None] = _admit_all,
+    admit: Callable[[Observation, Plan], Awaitable[Problem | None]] = _admit_all,
 ) -> Outcome:
     """Bring `database` to what `declaration` says.
 
@@ -151,7 +151,7 @@ async def apply(
         hears.planned(observation, plan)
         if not plan.runnable:
             return Outcome(observation=observation, plan=plan)
-        problem = admit(observation, plan)
+        problem = await admit(observation, plan)
         if problem is not None:
             return Outcome(observation=observation, plan=plan, problem=problem)
         began = monotonic()

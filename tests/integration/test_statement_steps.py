@@ -1,0 +1,151 @@
+"""Migrations outside a transaction: statement by statement, with the progress written down."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from reconciler.model import Reason, RowStatus
+from tests.applying import bring, database_at, declare, migration, table
+
+CONCURRENT = migration(
+    "CREATE INDEX CONCURRENTLY a_id ON a (id);\nCREATE INDEX CONCURRENTLY a_id_desc ON a (id DESC);",
+    "DROP INDEX CONCURRENTLY a_id;\nDROP INDEX CONCURRENTLY a_id_desc;",
+)
+
+
+def indexes(dsn: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'a'").fetchall()
+    return {name for (name,) in rows}
+
+
+async def test_concurrent_indexes_are_built_and_dropped(any_database: str) -> None:
+    database = database_at(any_database)
+    files = {"1_a.sql": table("a"), "2_index.sql": CONCURRENT}
+    up = await bring(database, declare(files, 2))
+    assert up.problem is None
+    assert [step.transactional for step, _ in up.applied] == [True, False]
+    assert indexes(any_database) == {"a_id", "a_id_desc"}
+    down = await bring(database, declare({"1_a.sql": table("a")}, 1))
+    assert down.problem is None
+    assert [step.transactional for step, _ in down.applied] == [False]
+    assert indexes(any_database) == set()
+    assert [row.version for row in await database.applied()] == [1]
+    await database.close()
+
+
+async def test_a_failure_counts_what_is_in_force_and_a_mended_file_goes_on_there(any_database: str) -> None:
+    database = database_at(any_database)
+    first = "INSERT INTO a VALUES (1);\n"
+    broken = migration(first + "VACUUM nowhere;\nINSERT INTO a VALUES (3);", directive="no-transaction")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": broken}, 2))
+    problem = outcome.problem
+    assert problem is not None
+    assert problem.reason is Reason.STATEMENT_FAILED
+    assert "1 of its 3 statements are in force" in problem.message
+    assert problem.statement_index == 2
+    assert str(problem.place) == "migrations/2_x.sql:4:1"
+    (row,) = await database.applied(2)
+    assert row.status is RowStatus.FAILED
+
+    changed_before = migration("INSERT INTO a VALUES (9);\nVACUUM a;", directive="no-transaction")
+    refused = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": changed_before}, 2))
+    assert refused.plan is not None
+    assert [problem.reason for problem in refused.plan.refusals] == [Reason.OUTCOME_UNKNOWN]
+
+    mended = migration(first + "VACUUM a;\nINSERT INTO a VALUES (3);", directive="no-transaction")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": mended}, 2))
+    assert outcome.problem is None
+    with psycopg.connect(any_database) as connection:
+        assert connection.execute("SELECT id FROM a ORDER BY id").fetchall() == [(1,), (3,)]
+    await database.close()
+
+
+async def test_a_row_left_running_by_a_killed_process_is_doubt_and_nothing_runs(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    files = {
+        "1_a.sql": table("a"),
+        "2_slow.sql": migration("SELECT pg_sleep(60);\nSELECT 1;", directive="no-transaction"),
+    }
+    running = asyncio.create_task(bring(database, declare(files, 2)))
+    async with asyncio.timeout(20):
+        await _until_sleeping(fresh_database)
+        with psycopg.connect(fresh_database, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+            )
+        outcome = await running
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.CONNECTION_FAILED
+    again = await bring(database, declare(files, 2))
+    assert again.plan is not None
+    assert [problem.reason for problem in again.plan.refusals] == [Reason.OUTCOME_UNKNOWN]
+    assert "0 of 2" in again.plan.refusals[0].message
+    await database.close()
+
+
+async def test_being_asked_to_stop_cancels_the_statement_and_goes_on_there_the_next_time(
+    fresh_database: str,
+) -> None:
+    database = database_at(fresh_database)
+    slow = migration(
+        "INSERT INTO a VALUES (1);\nSELECT pg_sleep(60) FROM a WHERE id < 2;", directive="no-transaction"
+    )
+    running = asyncio.create_task(bring(database, declare({"1_a.sql": table("a"), "2_slow.sql": slow}, 2)))
+    async with asyncio.timeout(20):
+        await _until_sleeping(fresh_database)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    (row,) = await database.applied(2)
+    assert row.status is RowStatus.FAILED
+    assert (await database.journal(2))[-1].outcome == "interrupted"
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("DELETE FROM a")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_slow.sql": slow}, 2))
+    assert outcome.problem is None
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT count(*) FROM a").fetchone() == (0,)
+    await database.close()
+
+
+async def test_being_asked_to_stop_rolls_a_transaction_back(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    files = {"1_a.sql": migration("CREATE TABLE a (id int); SELECT pg_sleep(60);")}
+    running = asyncio.create_task(bring(database, declare(files, 1)))
+    async with asyncio.timeout(20):
+        await _until_sleeping(fresh_database)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT to_regclass('a')").fetchone() == (None,)
+        assert connection.execute("SELECT owner FROM schema_migrations_lock").fetchone() == (None,)
+    assert (await database.journal())[-1].outcome == "interrupted"
+    assert (await bring(database, declare({"1_a.sql": table("a")}, 1))).problem is None
+    await database.close()
+
+
+async def test_a_statement_timeout_ends_with_its_statement(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    files = {
+        "1_a.sql": table("a"),
+        "2_x.sql": migration(
+            "SET statement_timeout = '1h';\nVACUUM a;\nSELECT current_setting('x.y', true);",
+            directive="no-transaction",
+        ),
+        "3_b.sql": table("b"),
+    }
+    assert (await bring(database, declare(files, 3))).problem is None
+    await database.close()
+
+
+async def _until_sleeping(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while not connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        ).fetchone():
+            await asyncio.sleep(0.02)
