@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,12 +127,18 @@ class Connector:
 
     Args:
         secrets: resolves their references.
-        state_folder: where the embedded server keeps its data, and certificates are written.
+        state_folder: where the embedded server keeps its data.
+        on_embedded: told of each embedded database when it is first used: environment, database, and a command line that
+            opens it in psql.
     """
 
-    def __init__(self, secrets: Secrets, state_folder: Path) -> None:
+    def __init__(
+        self, secrets: Secrets, state_folder: Path, on_embedded: Callable[[str, str, str], None] | None = None
+    ) -> None:
         self._secrets = secrets
         self._state_folder = state_folder
+        self._on_embedded = on_embedded
+        self._announced: set[str] = set()
         self._embedded: EmbeddedServer | None = None
         self._certificates: list[Path] = []
 
@@ -163,11 +168,6 @@ class Connector:
 
         return open_database(settings)
 
-    @property
-    def embedded(self) -> EmbeddedServer | None:
-        """The embedded server, once a database needed it."""
-        return self._embedded
-
     async def close(self) -> None:
         """Stop the embedded server if nobody else uses it, and remove what was written for the driver."""
         if self._embedded is not None:
@@ -178,12 +178,16 @@ class Connector:
     async def _dsn(self, environment: str, target: DatabaseTarget) -> Secret:
         if not isinstance(target.dsn, Embedded):
             return await self._secrets.resolve(target.dsn)
-        if self._embedded is None:
-            from reconciler.embedded import EmbeddedServer
+        from reconciler.embedded import EmbeddedServer, database_name, psql_command
 
+        if self._embedded is None:
             self._embedded = EmbeddedServer(self._state_folder)
-        await self._embedded.start()
-        return Secret(await self._embedded.dsn(_embedded_name(environment, target.name)))
+        name = database_name(environment, target.name)
+        dsn = await self._embedded.dsn(name)
+        if self._on_embedded is not None and name not in self._announced:
+            self._announced.add(name)
+            self._on_embedded(environment, target.name, psql_command(dsn))
+        return Secret(dsn)
 
     async def _root_certificate(self, target: DatabaseTarget) -> str | None:
         if target.ca is None:
@@ -251,21 +255,20 @@ def credentials(root: Path | None) -> Credentials:
     return Credentials(os.environ, root)
 
 
+def state_folder(source: Source) -> Path:
+    """Where the state of this repository lives: `.reconciler/` in its root, for a URL the XDG state folder."""
+    return source.root / STATE_FOLDER if source.root is not None else user_state_folder()
+
+
+def user_state_folder() -> Path:
+    """Where the state of remote repositories lives: the XDG state folder."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "reconciler"
+
+
 def utc_now() -> datetime:
     """The current time."""
     return datetime.now(UTC)
-
-
-def _embedded_name(environment: str, database: str) -> str:
-    """The name of an embedded database. `/` cannot be part of either name, so no two pairs share one."""
-    name = environment if database == environment else f"{environment}/{database}"
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[: _LONGEST_NAME - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-_LONGEST_NAME = 63
-"""PostgreSQL cuts off longer names, and two could become one."""
 
 
 def _login_name() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from reconciler.model.git import Change, Revision, Snapshot
@@ -158,6 +159,11 @@ class Source(Protocol):
     @property
     def branch(self) -> str:
         """The short name of the branch that is followed."""
+        ...
+
+    @property
+    def root(self) -> Path | None:
+        """The top level of a local repository; None for a remote one."""
         ...
 
     async def head(self) -> Revision:

@@ -74,8 +74,8 @@ class Outcome:
     """What came of bringing a database to what is declared. Partial success is a value, not an exception.
 
     Args:
-        observation: the newest reading; None when the database was not reached.
-        plan: what is left to do; None when the database was not reached.
+        observation: the newest reading; None when the database could not be read in the end.
+        plan: what is left to do; None when the database could not be read in the end.
         applied: the steps that are in force and durable, in the order they ran.
         problem: why it stopped short: the step's failure, or the lock or connection; None when nothing went wrong. A
             plan's refusals are in `plan`.
@@ -171,6 +171,7 @@ async def apply(
     try:
         observation, plan = await plan_for(database, declaration, now())
     except ProblemError as error:
+        observation = plan = None
         problem = problem or error.problem
     return Outcome(
         observation=observation,

@@ -1,0 +1,435 @@
+"""One pass over one database: look, decide, act if need be, say what came of it, and when to look again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from reconciler import backoff
+from reconciler.controller import jittered
+from reconciler.daemon.assignment import Assignment
+from reconciler.daemon.board import Board, Key
+from reconciler.daemon.identities import Identities
+from reconciler.daemon.rollout import EnvironmentRollout, Standing
+from reconciler.model import (
+    Database,
+    DatabaseStatus,
+    Direction,
+    ErrorClass,
+    LastStep,
+    LockHolder,
+    Observation,
+    Plan,
+    Problem,
+    ProblemError,
+    Reason,
+    Step,
+    StepResult,
+)
+from reconciler.operations import Outcome, apply
+from reconciler.status import Facts, evaluate, pending_step
+
+if TYPE_CHECKING:
+    from reconciler.metrics import Metrics
+
+_TURN_PATIENCE = 2.0
+"""Seconds that a database waits for an earlier one of its rollout that has not been looked at yet."""
+_LOCKED_PAUSE = 2.0
+"""Seconds until a database is looked at again whose lock another process holds."""
+_STALLED_PAUSE = 5.0
+"""Seconds until a stalled database is looked at again: a `reconciler retry` or a repair by hand shows only there."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """What every pass shares.
+
+    Args:
+        board: where statuses are put.
+        metrics: what is counted.
+        log: a structlog logger.
+        now: the current time.
+        resync: seconds between two passes over a quiet database.
+        identities: which key reaches what.
+        mark: have a key looked at again, after some seconds.
+        may_keep: asked after a pass: may this key keep its connection open?
+        is_ancestor: is the first commit known to be part of the history of the second?
+    """
+
+    board: Board
+    metrics: Metrics
+    log: Any
+    now: Callable[[], datetime]
+    resync: float
+    identities: Identities
+    mark: Callable[[Key, float], None]
+    may_keep: Callable[[Key], bool]
+    is_ancestor: Callable[[str, str], Awaitable[bool]]
+
+
+class DatabaseWorker:
+    """Everything the daemon keeps of one database between passes.
+
+    Args:
+        key: environment and database.
+        database: the database.
+        assignment: what is declared for it.
+        rollout: of its environment.
+        shared: what every pass shares.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        database: Database,
+        assignment: Assignment,
+        rollout: EnvironmentRollout,
+        shared: Surroundings,
+    ) -> None:
+        self.key = key
+        self.database = database
+        self.assignment: Assignment | None = assignment
+        self._rollout = rollout
+        self._shared = shared
+        self._failures = 0
+        self._reported: tuple[Reason, str] | None = None
+        self._journalled: tuple[Reason, str] | None = None
+        self._remaining: list[Step] = []
+        self._running: Step | None = None
+        self._running_since: datetime | None = None
+        self._last_steps: dict[str, LastStep] = {}
+        self._last_applied_revision = ""
+        self._holder: LockHolder | None = None
+        self._observation: Observation | None = None
+        self._plan: Plan | None = None
+        self._engine = "postgresql"
+        self._acting: Assignment = assignment
+        self._held: tuple[Problem, ...] = ()
+
+    def assign(self, assignment: Assignment | None) -> None:
+        """Something else is declared, or (None) nothing any more. A running pass notices at its next step boundary."""
+        self.assignment = assignment
+        self._held = ()
+
+    def hold(self, problems: tuple[Problem, ...]) -> None:
+        """What is declared cannot be read: nothing runs until it can."""
+        self._held = problems
+
+    async def run(self) -> float | None:
+        """One pass. Returns the seconds until the next, None for never by itself."""
+        assignment = self.assignment
+        if assignment is None:
+            return None
+        self._acting = assignment
+        self._holder = None
+        self._running = None
+        self._observation = self._plan = None
+        began = monotonic()
+        if self._held:
+            self._publish(self._held[0])
+            self._report(self._held[0])
+            self._finish(began, "skipped")
+            return None
+        if assignment.declaration.suspended:
+            await self.database.close()
+            self._rollout.settle(self.key[1], Standing.SETTLED)
+            self._publish(None)
+            self._finish(began, "skipped")
+            return None
+        outcome = await apply(
+            self.database,
+            assignment.declaration,
+            assignment.actor,
+            now=self._shared.now,
+            acquire_timeout=0.0,
+            listener=self,
+            superseded=self._superseded,
+            admit=self._admit,
+        )
+        self._running = None
+        self._observation, self._plan = outcome.observation, outcome.plan
+        if outcome.plan is not None and outcome.plan.in_sync and self._last_applied_revision == "":
+            self._last_applied_revision = assignment.revision
+        problem = outcome.problem or self._duplicate(outcome)
+        delay = await self._conclude(outcome, problem)
+        self._finish(began, self._result(outcome, problem))
+        if not self._shared.may_keep(self.key):
+            await self.database.close()
+        return delay
+
+    async def release(self) -> None:
+        """The database is no longer declared: no SQL follows, the connection is closed."""
+        for other in self._shared.identities.forget(self.key):
+            self._shared.mark(other, 0.0)
+        await self.database.close()
+
+    # what `apply` tells while it runs
+
+    def planned(self, observation: Observation, plan: Plan) -> None:
+        """A plan was made."""
+        self._observation, self._plan = observation, plan
+        self._engine = observation.engine
+        self._remaining = list(plan.steps)
+        if plan.runnable:
+            for warning in plan.warnings:
+                self._shared.log.warning("warning", **self._names(), **_about(warning))
+
+    def waiting(self, holder: LockHolder) -> None:
+        """Somebody else holds the lock."""
+        self._holder = holder
+
+    def locked(self, seconds: float) -> None:
+        """The lock is ours."""
+        self._shared.metrics.lock_wait(self.key[0], "advisory", seconds)
+
+    def started(self, step: Step) -> None:
+        """A step is about to run."""
+        self._running = step
+        self._running_since = self._shared.now()
+        self._publish(None)
+        self._shared.log.info("step started", **self._names(), **_of(step))
+
+    def finished(self, step: Step, result: StepResult) -> None:
+        """A step is in force and durable."""
+        at = self._shared.now()
+        self._remaining = [other for other in self._remaining if other is not step]
+        self._last_steps[step.direction.value] = LastStep(
+            direction=step.direction, version=step.version, finished_at=at, duration=result.duration
+        )
+        environment, database = self.key
+        self._shared.metrics.migration(
+            environment, database, self._engine, step.direction, "success", result.duration
+        )
+        self._shared.log.info(
+            "step finished", **self._names(), **_of(step), seconds=round(result.duration, 3)
+        )
+
+    def failed(self, step: Step, problem: Problem) -> None:
+        """A step failed."""
+        seconds = (self._shared.now() - self._running_since).total_seconds() if self._running_since else 0.0
+        environment, database = self.key
+        self._shared.metrics.migration(environment, database, self._engine, step.direction, "failed", seconds)
+
+    # deciding
+
+    def _superseded(self) -> bool:
+        newest = self.assignment
+        return (
+            bool(self._held)
+            or newest is None
+            or (newest is not self._acting and self._acting.changes(newest, self._remaining))
+        )
+
+    async def _admit(self, observation: Observation, plan: Plan) -> Problem | None:
+        obstacle = self._same_database(observation) or await self._rewritten(observation, plan)
+        if obstacle is not None:
+            return obstacle
+        impatient = monotonic() - self._acting.declared_at > _TURN_PATIENCE
+        return self._rollout.admit(self.key[1], impatient=impatient)
+
+    async def _rewritten(self, observation: Observation, plan: Plan) -> Problem | None:
+        """A branch that was rewritten may not take a database down unasked: what it no longer holds may only be lost."""
+        declaration = self._acting.declaration
+        downs = [step for step in plan.steps if step.direction is Direction.DOWN]
+        applied_from = observation.rows[-1].git_revision if observation.rows else None
+        if not downs or not applied_from or declaration.policy.approve_down_to == declaration.target:
+            return None
+        newest = self._acting.actor.git_revision
+        if await self._shared.is_ancestor(applied_from, newest):
+            return None
+        return Problem(
+            reason=Reason.HISTORY_REWRITTEN,
+            message=f"commit {applied_from[:12]}, from which version {observation.rows[-1].version} was applied, is not part of the history "
+            f"of {newest[:12]}, and going to version {declaration.target} would undo {len(downs)} migration{'s' if len(downs) > 1 else ''}",
+            remedy=f"restore the branch, or confirm with `policy.approve_down_to: {declaration.target}`",
+        )
+
+    def _same_database(self, observation: Observation) -> Problem | None:
+        others = self._shared.identities.note(self.key, observation.identity)
+        if not others:
+            return None
+        for other in others:
+            status = self._shared.board.get(other)
+            if status is not None and (
+                status.problem is None or status.problem.reason is not Reason.DUPLICATE_DATABASE
+            ):
+                self._shared.mark(other, 0.0)
+        names = ", ".join("/".join(other) for other in others)
+        return Problem(
+            reason=Reason.DUPLICATE_DATABASE,
+            message=f"{'/'.join(self.key)} and {names} reach the same database",
+            remedy="give each environment a database of its own; none of them is changed until then",
+        )
+
+    def _duplicate(self, outcome: Outcome) -> Problem | None:
+        return self._same_database(outcome.observation) if outcome.observation is not None else None
+
+    async def _conclude(self, outcome: Outcome, problem: Problem | None) -> float | None:
+        """Say what came of the pass; return when to look again."""
+        plan = outcome.plan
+        refusals = plan.refusals if plan is not None else ()
+        stands = problem or (refusals[0] if refusals else None)
+        resync = jittered(self._shared.resync, random.SystemRandom())
+        if outcome.superseded:
+            self._publish(None)
+            self._settle(Standing.UNKNOWN)
+            return 0.0
+        if stands is None:
+            await self._celebrate(outcome)
+            return resync
+        if stands.reason in (Reason.PENDING, Reason.ROLLOUT_STOPPED):
+            self._publish(stands)
+            self._report(stands)
+            return _TURN_PATIENCE
+        if stands.reason is Reason.LOCK_HELD:
+            self._settle(Standing.SETTLED)
+            self._publish(stands, delay=_LOCKED_PAUSE)
+            self._report(stands)
+            self._shared.metrics.lock_wait(self.key[0], "advisory", 0.0)
+            return _LOCKED_PAUSE * (0.5 + random.random())
+        if stands.reason.error_class is ErrorClass.TEMPORARY:
+            self._failures += 1
+            delay = backoff.delay(self._failures, random.random())
+            self._settle(Standing.SETTLED if outcome.observation is None else Standing.STALLED)
+            self._publish(stands, delay=delay)
+            self._report(stands, retry_in=delay)
+            return delay
+        self._settle(Standing.STALLED)
+        self._publish(stands)
+        self._report(stands)
+        await self._journal(stands, outcome)
+        return min(resync, _STALLED_PAUSE)
+
+    async def _celebrate(self, outcome: Outcome) -> None:
+        self._failures = 0
+        acting = self._acting
+        if outcome.applied:
+            self._last_applied_revision = acting.revision
+            if acting.target_since is not None:
+                waited = (self._shared.now() - acting.target_since).total_seconds()
+                self._shared.metrics.merge_to_applied(self.key[0], waited)
+        if outcome.applied or self._reported is not None:
+            self._shared.log.info(
+                "in sync",
+                **self._names(),
+                version=acting.declaration.target,
+                revision=acting.revision,
+                steps=len(outcome.applied),
+            )
+        self._reported = self._journalled = None
+        self._settle(Standing.SETTLED)
+        self._publish(None)
+
+    async def _journal(self, problem: Problem, outcome: Outcome) -> None:
+        """Keep a refusal in the database's own journal, once. A failed step is there already."""
+        observation = outcome.observation
+        mark = (problem.reason, problem.message)
+        if (
+            outcome.problem is not None
+            or observation is None
+            or not observation.initialised
+            or observation.read_only
+            or observation.claim != self._acting.declaration.claim
+            or observation.foreign_history is not None
+            or observation.last_failure is not None
+            or self._journalled == mark
+        ):
+            return
+        self._journalled = mark
+        try:
+            await self.database.record_refusal(self._acting.actor, problem)
+        except ProblemError as error:
+            self._journalled = None
+            self._shared.log.warning("refusal not journalled", **self._names(), **_about(error.problem))
+
+    def _settle(self, standing: Standing) -> None:
+        if self._rollout.settle(self.key[1], standing):
+            for name in self._rollout.waiting:
+                self._shared.mark((self.key[0], name), 0.0)
+
+    def _report(self, problem: Problem, retry_in: float | None = None) -> None:
+        """One log line and one count a transition of reason, not one a retry."""
+        mark = (problem.reason, problem.message)
+        if self._reported == mark:
+            return
+        is_news = (
+            self._reported is None
+            or self._reported[0] is not problem.reason
+            or self._reported[1] != problem.message
+        )
+        self._reported = mark
+        if not is_news:
+            return
+        self._shared.metrics.failure(*self.key, problem.reason)
+        extra = {"retry_in": round(retry_in, 1)} if retry_in is not None else {}
+        failure = problem.reason.error_class in (ErrorClass.PERMANENT, ErrorClass.AMBIGUOUS)
+        write = self._shared.log.error if failure else self._shared.log.warning
+        if problem.reason in (Reason.PENDING, Reason.LOCK_HELD):
+            write = self._shared.log.info
+        write("stalled" if failure else "waiting", **self._names(), **_about(problem), **extra)
+
+    def _result(self, outcome: Outcome, problem: Problem | None) -> Any:
+        if problem is not None or (outcome.plan is not None and outcome.plan.refusals):
+            return "failed"
+        return "migrated" if outcome.applied else "in_sync"
+
+    def _finish(self, began: float, result: Any) -> None:
+        self._shared.metrics.reconcile(self.key[0], result, monotonic() - began)
+        self._shared.board.attempted(self.key)
+
+    def _names(self) -> dict[str, Any]:
+        return {"environment": self.key[0], "database": self.key[1]}
+
+    def _publish(
+        self, problem: Problem | None, *, more: tuple[Problem, ...] = (), delay: float | None = None
+    ) -> None:
+        """Put the newest status on the board."""
+        now = self._shared.now()
+        acting = self._acting
+        declaration = acting.declaration
+        observation, plan = self._observation, self._plan
+        facts = Facts(
+            environment=self.key[0],
+            database=self.key[1],
+            target=declaration.target,
+            target_since=acting.target_since,
+            observed_revision=acting.revision,
+            target_revision=acting.revision,
+            last_applied_revision=self._last_applied_revision,
+            suspended=declaration.suspended,
+            manifest_problems=self._held,
+            observation=observation,
+            plan=plan,
+            error=problem,
+            holder=self._holder,
+            running=pending_step(self._running) if self._running else None,
+            running_since=self._running_since if self._running else None,
+            target_ordinal=declaration.catalog.ordinal(declaration.target),
+            current_ordinal=declaration.catalog.ordinal(observation.current_version) if observation else None,
+            next_retry_at=now + timedelta(seconds=delay) if delay is not None else None,
+            failures=self._failures,
+        )
+        status = evaluate(facts, self._shared.board.get(self.key), now)
+        self._shared.board.put(self.key, replace(status, last_steps=tuple(self._last_steps.values())))
+
+
+def _of(step: Step) -> dict[str, Any]:
+    return {
+        "version": step.version,
+        "name": step.name,
+        "direction": step.direction.value,
+        "source": step.source.value,
+    }
+
+
+def _about(problem: Problem) -> dict[str, Any]:
+    return {"problem": problem}
+
+
+def first_status(key: Key, target: int | None) -> DatabaseStatus:
+    """The status of a database that was not looked at yet."""
+    return DatabaseStatus(environment=key[0], database=key[1], state=None, target=target, current=None)

@@ -1,0 +1,396 @@
+"""The daemon: follows a repository, keeps a worker for each declared database, and ends cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from reconciler import __version__, backoff
+from reconciler.assembly import (
+    Connector,
+    Declarations,
+    Declared,
+    Environment,
+    actor,
+    credentials,
+    declaration,
+    state_folder,
+    user_state_folder,
+    utc_now,
+)
+from reconciler.controller import Controller
+from reconciler.daemon.assignment import Assignment
+from reconciler.daemon.board import Board, Key
+from reconciler.daemon.identities import Identities
+from reconciler.daemon.options import DaemonOptions
+from reconciler.daemon.passes import DatabaseWorker, Surroundings, first_status
+from reconciler.daemon.rollout import EnvironmentRollout
+from reconciler.logs import configure
+from reconciler.manifest import DatabaseTarget, Timeouts
+from reconciler.metrics import Metrics
+from reconciler.model import (
+    EnvironmentStatus,
+    Problem,
+    ProblemError,
+    Reason,
+    Revision,
+    Source,
+    SourceStatus,
+)
+from reconciler.source import open_source
+from reconciler.web import parse_listen
+
+
+async def run_daemon(options: DaemonOptions) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises:
+        ReconcilerError: it could not start: no repository, a port already taken, an impossible option.
+    """
+    from reconciler.web.app import create_app
+    from reconciler.web.server import serve
+
+    address = parse_listen(options.listen)
+    source = open_source(
+        options.repository,
+        branch=options.branch,
+        working_tree=options.working_tree,
+        state_folder=options.state_folder or user_state_folder(),
+        interval=options.interval,
+        credentials=options.credentials,
+    )
+    metrics = Metrics()
+    log = configure(options.verbosity, json=options.log_json, on_message=metrics.log)
+    folder = options.state_folder or state_folder(source)
+    connector = Connector(
+        credentials(source.root),
+        folder,
+        on_embedded=lambda environment, database, command: log.info(
+            "embedded PostgreSQL is up", environment=environment, database=database, psql=command
+        ),
+    )
+    daemon = Daemon(options, source, connector, metrics, log)
+    async with serve(create_app(daemon.board, metrics.render), address.host, address.port) as listening:
+        _greet(log, source, listening.url)
+        async with _signals(daemon.stop):
+            try:
+                await daemon.run()
+            finally:
+                await connector.close()
+                await source.close()
+    log.info("stopped")
+    return 0
+
+
+class Daemon:
+    """One repository, followed.
+
+    Args:
+        options: see `DaemonOptions`.
+        source: the repository.
+        connector: opens databases.
+        metrics: what is counted.
+        log: a structlog logger.
+    """
+
+    def __init__(
+        self, options: DaemonOptions, source: Source, connector: Connector, metrics: Metrics, log: Any
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._declarations = Declarations(source)
+        self._connector = connector
+        self._metrics = metrics
+        self._log = log
+        self._workers: dict[Key, DatabaseWorker] = {}
+        self._targets: dict[Key, tuple[DatabaseTarget, Timeouts]] = {}
+        self._rollouts: dict[str, EnvironmentRollout] = {}
+        self._environments: dict[str, EnvironmentStatus] = {}
+        self._seen: Revision | None = None
+        self._source_failures = 0
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._controller: Controller[Key] = Controller(
+            self._handle, workers=options.workers, on_error=self._unexpected
+        )
+        self.board = Board(
+            SourceStatus(repository=source.repository, branch=source.branch),
+            started_at=utc_now(),
+            resync_interval=options.resync,
+            queue=lambda: (
+                self._controller.depth,
+                self._controller.oldest,
+                self._controller.workers,
+                self._controller.busy,
+            ),
+        )
+        self._shared = Surroundings(
+            board=self.board,
+            metrics=metrics,
+            log=log,
+            now=utc_now,
+            resync=options.resync,
+            identities=Identities(),
+            mark=self._mark,
+            may_keep=self._may_keep,
+            is_ancestor=self._is_ancestor,
+        )
+        metrics.declare_repository(source.repository)
+
+    def stop(self) -> None:
+        """Ask the daemon to end; asking again cuts the grace of running transactions short."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Follow the repository until `stop()`."""
+        following = asyncio.create_task(self._follow(), name="follow the repository")
+        controlling = asyncio.create_task(self._controller.run(), name="work on databases")
+        stopping = asyncio.create_task(self._stop.wait(), name="wait for a signal")
+        await asyncio.wait([following, controlling, stopping], return_when=asyncio.FIRST_COMPLETED)
+        self._log.info("stopping", running=[_path(key) for key in sorted(self._controller.running)])
+        following.cancel()
+        await self._drain()
+        outcomes = await asyncio.gather(following, controlling, return_exceptions=True)
+        stopping.cancel()
+        for worker in self._workers.values():
+            await worker.database.close()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _drain(self) -> None:
+        draining = asyncio.create_task(self._controller.drain(self._options.grace))
+        hurrying = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            await self._controller.drain(0.0)
+        hurrying.cancel()
+        interrupted = await draining
+        for key in sorted(interrupted):
+            self._log.warning("interrupted", environment=key[0], database=key[1], grace=self._options.grace)
+
+    # the source
+
+    async def _follow(self) -> None:
+        await self._refresh_until_read()
+        async for _ in self._source.changes():
+            await self._refresh_until_read()
+
+    async def _refresh_until_read(self) -> None:
+        while not await self._refresh():
+            self._source_failures += 1
+            await asyncio.sleep(
+                min(backoff.delay(self._source_failures, random.random()), self._options.interval)
+            )
+        self._source_failures = 0
+
+    async def _refresh(self) -> bool:
+        """Read the newest revision and hand out what it declares. Returns False when the repository could not be read."""
+        began = monotonic()
+        repository = self._source.repository
+        try:
+            revision = await self._source.head()
+            if revision == self._seen:
+                self._source_is_fine(revision, None)
+                self._metrics.git_fetch(repository, "success", monotonic() - began)
+                return True
+            declared = await self._declarations.read(revision)
+        except ProblemError as error:
+            self._metrics.git_fetch(repository, "failed", monotonic() - began)
+            self._source_problem(error.problem)
+            return False
+        self._metrics.git_fetch(repository, "success", monotonic() - began)
+        self._seen = revision
+        self._source_is_fine(revision, declared.problem)
+        if declared.problem is None:
+            await self._adopt(declared)
+        return True
+
+    def _source_is_fine(self, revision: Revision, problem: Problem | None) -> None:
+        before = self.board.source
+        kept = (
+            before.problem
+            if problem is None and revision == before.revision and _stalls(before.problem)
+            else problem
+        )
+        self.board.source = replace(before, revision=revision, last_success_at=utc_now(), problem=kept)
+        if before.problem is not None and kept is None:
+            self._log.info("repository readable again", revision=str(revision))
+        if kept is not None and kept != before.problem:
+            self._log.error("stalled", problem=kept)
+
+    def _source_problem(self, problem: Problem) -> None:
+        before = self.board.source.problem
+        self.board.source = replace(self.board.source, problem=problem)
+        if before is None or before.reason is not problem.reason:
+            self._log.error("repository not readable", problem=problem)
+
+    async def _adopt(self, declared: Declared) -> None:
+        """Bring the workers in line with what a revision declares, and have every database looked at."""
+        wanted = {
+            name: environment
+            for name, environment in declared.environments.items()
+            if not self._options.environments or name in self._options.environments
+        }
+        self._log.info(
+            "revision",
+            revision=str(declared.revision),
+            author=declared.revision.author,
+            environments=sorted(wanted),
+        )
+        statuses: dict[str, EnvironmentStatus] = {}
+        keys: list[Key] = []
+        for name, environment in wanted.items():
+            if environment.manifest is None:
+                statuses[name] = self._hold(environment)
+                keys += [key for key in self._workers if key[0] == name]
+                continue
+            manifest = environment.manifest
+            names = [target.name for target in manifest.databases]
+            rollout = self._rollouts.setdefault(name, EnvironmentRollout(name, manifest.rollout, names))
+            rollout.redeclare(manifest.rollout, names)
+            for target in manifest.databases:
+                key = (name, target.name)
+                keys.append(key)
+                await self._assign(key, environment, target, declared.revision, rollout)
+            statuses[name] = EnvironmentStatus(
+                environment=name,
+                target=manifest.target_version,
+                suspended=manifest.suspend,
+                databases=tuple(first_status((name, each), manifest.target_version) for each in names),
+            )
+        self._environments = statuses
+        self.board.declare(statuses)
+        for key in set(self._workers) - set(keys):
+            await self._release(key)
+        for key in keys:
+            self._metrics.declare(*key)
+            self._controller.mark(key)
+
+    async def _assign(
+        self,
+        key: Key,
+        environment: Environment,
+        target: DatabaseTarget,
+        revision: Revision,
+        rollout: EnvironmentRollout,
+    ) -> None:
+        manifest = environment.manifest
+        assert manifest is not None
+        asked = declaration(environment, target, self._source.repository)
+        assignment = Assignment(
+            declaration=asked,
+            actor=actor("run", asked.claim, revision, environment.change),
+            revision=str(revision),
+            target_since=environment.change.committed_at if environment.change else revision.committed_at,
+            declared_at=monotonic(),
+        )
+        worker = self._workers.get(key)
+        if worker is not None and self._targets[key] == (target, manifest.timeouts):
+            worker.assign(assignment)
+            return
+        if worker is not None:
+            await self._retire(key, worker)
+        database = self._connector.open(environment.name, target, manifest.timeouts)
+        self._workers[key] = DatabaseWorker(key, database, assignment, rollout, self._shared)
+        self._targets[key] = (target, manifest.timeouts)
+
+    def _hold(self, environment: Environment) -> EnvironmentStatus:
+        """A manifest that cannot be read: its databases stay as they are."""
+        for key, worker in self._workers.items():
+            if key[0] == environment.name:
+                worker.hold(environment.problems)
+        before = self._environments.get(environment.name)
+        problem = environment.problems[0]
+        if before is None or before.problem != problem:
+            for each in environment.problems:
+                self._log.error("stalled", environment=environment.name, problem=each)
+        if before is None:
+            return EnvironmentStatus(
+                environment=environment.name, target=None, suspended=False, problem=problem
+            )
+        return replace(before, problem=problem)
+
+    async def _release(self, key: Key) -> None:
+        worker = self._workers.pop(key)
+        del self._targets[key]
+        self._controller.forget(key)
+        self._metrics.forget(*key)
+        await self._retire(key, worker)
+        self._log.info("released", environment=key[0], database=key[1])
+
+    async def _retire(self, key: Key, worker: DatabaseWorker) -> None:
+        """Take everything from a worker. One that is running stops at its next step boundary and is closed then."""
+        worker.assign(None)
+        if key not in self._controller.running:
+            await worker.release()
+
+    # the databases
+
+    async def _handle(self, key: Key) -> float | None:
+        worker = self._workers.get(key)
+        if worker is None:
+            return None
+        try:
+            return await worker.run()
+        finally:
+            if self._workers.get(key) is not worker:
+                await worker.release()
+
+    def _unexpected(self, key: Key, error: Exception) -> float:
+        """A mistake of ours, or an error nobody thought of: said loudly, and tried again."""
+        self._log.error("internal error", environment=key[0], database=key[1], exc_info=error)
+        self._metrics.failure(*key, Reason.INTERNAL_ERROR)
+        self.board.attempted(key)
+        return backoff.delay(3, random.random())
+
+    def _mark(self, key: Key, after: float) -> None:
+        if key in self._workers:
+            self._controller.mark(key, after)
+
+    def _may_keep(self, key: Key) -> bool:
+        return (
+            len(self._workers) <= self._options.max_connections
+            or sorted(self._workers).index(key) < self._options.max_connections
+        )
+
+    async def _is_ancestor(self, older: str, newer: str) -> bool:
+        return older == newer or bool(await self._source.is_ancestor(older, newer))
+
+
+def _stalls(problem: Problem | None) -> bool:
+    return problem is not None and problem.reason is Reason.MANIFEST_NOT_FOUND
+
+
+def _path(key: Key) -> str:
+    return "/".join(key)
+
+
+def _greet(log: Any, source: Source, url: str) -> None:
+    log.info(
+        f"reconciler {__version__} follows {source.branch} of {source.repository}",
+        status=f"{url}/",
+        metrics=f"{url}/metrics",
+    )
+
+
+@asynccontextmanager
+async def _signals(stop: Any) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):
+                loop.remove_signal_handler(number)
