@@ -171,7 +171,7 @@ class Observation:
     @property
     def current_version(self) -> int:
         """The highest version that is applied, 0 for none."""
-        return max((row.version for row in self.rows if row.status is RowStatus.SUCCESS), default=0)
+        return next((row.version for row in reversed(self.rows) if row.status is RowStatus.SUCCESS), 0)
 
 
 class AppliedMigration(NamedTuple):

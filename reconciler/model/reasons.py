@@ -83,6 +83,11 @@ class Reason(StrEnum):
     DOWN_FAILED = "DownFailed"
     INTERRUPTED = "Interrupted"
     INTERNAL_ERROR = "InternalError"
+    # drift
+    NO_DRIFT_DETECTED = "NoDriftDetected"
+    DRIFT_DETECTED = "DriftDetected"
+    DATABASE_AHEAD = "DatabaseAhead"
+    DATABASE_BEHIND = "DatabaseBehind"
 
     @property
     def condition(self) -> Condition:
@@ -108,6 +113,7 @@ class _Traits(NamedTuple):
 
 _READY = _Traits(Condition.READY, ErrorClass.NONE, "")
 _RECONCILING = _Traits(Condition.RECONCILING, ErrorClass.NONE, "")
+_DRIFT = _Traits(Condition.DRIFTED, ErrorClass.NONE, "")
 _SOURCE = _Traits(Condition.SOURCE_READY, ErrorClass.TEMPORARY, "")
 
 
@@ -162,4 +168,8 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.DOWN_FAILED: _stalled("sql_error"),
     Reason.INTERRUPTED: _retrying("connection"),
     Reason.INTERNAL_ERROR: _retrying("internal"),
+    Reason.NO_DRIFT_DETECTED: _DRIFT,
+    Reason.DRIFT_DETECTED: _DRIFT,
+    Reason.DATABASE_AHEAD: _DRIFT,
+    Reason.DATABASE_BEHIND: _DRIFT,
 }
