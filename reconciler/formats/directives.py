@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 from reconciler.model import Directives
@@ -90,6 +89,8 @@ NONE = Directives()
 
 
 def _unknown(name: str) -> DirectiveError:
+    from difflib import get_close_matches
+
     known = ", ".join(_NAMES)
     if not name:
         return DirectiveError("this directive is empty", f"write one of: {known}")

@@ -11,11 +11,13 @@ from reconciler.sqltext.classification import (
     controls_transaction,
     detaches_slot,
     drops_subscription,
+    is_telling,
     needs_autocommit,
 )
-from reconciler.sqltext.lexer import LexicalError, Token, tokens, without_comments
+from reconciler.sqltext.lexer import LexicalError, first_token, tokens, without_comments
 from reconciler.sqltext.loss import data_loss
 from reconciler.sqltext.place import excerpt, locate
+from reconciler.sqltext.splitter import refuse_copy
 from reconciler.sqltext.splitter import statements as split_tokens
 
 SYNTAX_ERROR = "42601"
@@ -40,8 +42,8 @@ class Analysis(NamedTuple):
 def analyse(script: Script, *, strict: bool = False) -> Analysis:
     """Split `script` and look at each statement.
 
-    Our lexer splits first, and refuses what nobody could run. Then PostgreSQL's grammar splits, and the two must agree
-    that every token belongs to a statement, so none is ever dropped.
+    PostgreSQL's own grammar splits. Where it rejects the text, our lexer says what nobody could run, and splits the rest.
+    Either way what is left between the statements must be blanks, comments and semicolons, so none is ever dropped.
 
     Args:
         script: the SQL of one direction.
@@ -53,16 +55,13 @@ def analyse(script: Script, *, strict: bool = False) -> Analysis:
     """
     _refuse_unsendable(script)
     try:
-        parts = list(split_tokens(script.text))
-        pieces = _by_grammar(script.text)
+        try:
+            pieces = libpgquery.split(script.text)
+        except libpgquery.GrammarError as error:
+            pieces = _without_the_grammar(script, error, strict=strict)
+        return _describe(script, pieces)
     except LexicalError as error:
         raise invalid(script, error.offset, error.message, error.remedy) from error
-    except libpgquery.GrammarError as error:
-        if strict:
-            raise _syntax_error(script, error, parts) from error
-    else:
-        parts = _agreed(script, parts, pieces)
-    return _describe(script, parts)
 
 
 def statement_losses(statement: Statement) -> tuple[str, ...]:
@@ -135,78 +134,82 @@ def _refuse_unsendable(script: Script) -> None:
         ) from error
 
 
-def _by_grammar(text: str) -> list[libpgquery.Piece]:
-    try:
-        return libpgquery.split(text)
-    except libpgquery.GrammarError:
+def _without_the_grammar(
+    script: Script, error: libpgquery.GrammarError, *, strict: bool
+) -> list[libpgquery.Piece]:
+    """Return the pieces of a text that the grammar rejects with `error`."""
+    parts = list(split_tokens(script.text))
+    without = without_comments(script.text)
+    if without != script.text:
         # Unlike the server, the library's scanner does not let a comment stand between the parts of a string that goes
         # on in the next line. Without the comments it says the same of all other text.
-        without = without_comments(text)
-        if without == text:
-            raise
-        return libpgquery.split(without)
+        try:
+            return libpgquery.split(without)
+        except libpgquery.GrammarError:
+            pass
+    if strict:
+        offset = error.offset
+        if offset >= len(script.text) and parts:
+            # "at end of input": show the last thing that is there, and not a comment after it
+            offset = parts[-1][-1].start
+        remedy = "correct the SQL; PostgreSQL 18's grammar does not accept it"
+        raise invalid(script, offset, error.message, remedy, sqlstate=SYNTAX_ERROR) from error
+    return [libpgquery.Piece(part[0].start, part[-1].end) for part in parts]
 
 
-def _syntax_error(script: Script, error: libpgquery.GrammarError, parts: list[list[Token]]) -> ProblemError:
-    offset = error.offset
-    if offset >= len(script.text) and parts:
-        # "at end of input": show the last thing that is there, and not a comment after it
-        offset = parts[-1][-1].start
-    return invalid(
-        script,
-        offset,
-        error.message,
-        "correct the SQL; PostgreSQL 18's grammar does not accept it",
-        sqlstate=SYNTAX_ERROR,
-    )
-
-
-def _agreed(script: Script, parts: list[list[Token]], pieces: list[libpgquery.Piece]) -> list[list[Token]]:
-    """Return the tokens of each of the grammar's `pieces`, once it is certain that no token is left out."""
-    if len(parts) == len(pieces) and all(
-        piece.start <= part[0].start and part[-1].end <= piece.end
-        for part, piece in zip(parts, pieces, strict=True)
-    ):
-        return parts
-    # The grammar knows better where a statement ends (in a BEGIN ATOMIC body that uses END as a name, say); only what
-    # it leaves out must be no more than semicolons.
-    regrouped: list[list[Token]] = [[] for _ in pieces]
-    index = 0
-    for token in tokens(script.text):
-        while index < len(pieces) and pieces[index].end <= token.start:
-            index += 1
-        if index < len(pieces) and pieces[index].start <= token.start and token.end <= pieces[index].end:
-            regrouped[index].append(token)
-        elif token.text != ";":
-            raise invalid(
-                script,
-                token.start,
-                "this text would belong to no statement",
-                "split the script here into two statements, and please report this as an error of reconciler",
-            )
-    return regrouped
-
-
-def _describe(script: Script, parts: list[list[Token]]) -> Analysis:
+def _describe(script: Script, pieces: Sequence[libpgquery.Piece]) -> Analysis:
+    text = script.text
     statements = []
     alone = []
     control = None
     losses: list[str] = []
     slot_detached = False
-    line, line_start, seen = script.first_line, 0, 0
-    for part in parts:
-        start, end = part[0].start, part[-1].end
-        line += script.text.count("\n", seen, start)
-        line_start = script.text.rfind("\n", seen, start) + 1 or line_start
+    line, line_start, seen, covered = script.first_line, 0, 0, 0
+    for piece in pieces:
+        start = _next_token(script, covered, piece.start)
+        covered = piece.end
+        end = _last_token_end(text, start, piece.end)
+        line += text.count("\n", seen, start)
+        line_start = text.rfind("\n", seen, start) + 1 or line_start
         seen = start
-        statement = Statement(script.text[start:end], start, line, start - line_start + 1)
+        statement = Statement(text[start:end], start, line, start - line_start + 1)
         statements.append(statement)
+        if not is_telling(statement.text):
+            alone.append(False)
+            continue
+        part = list(tokens(statement.text))
+        refuse_copy(part, start)
         slot_detached = slot_detached or detaches_slot(part)
         alone.append(needs_autocommit(part) and not (slot_detached and drops_subscription(part)))
         if control is None and controls_transaction(part):
             control = statement
         losses.extend(data_loss(part))
+    _next_token(script, covered, len(text))
     return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script)
+
+
+def _next_token(script: Script, covered: int, start: int) -> int:
+    """Return where the next token begins, once it is certain that none stands between `covered` and `start`."""
+    position = first_token(script.text, covered, len(script.text))
+    if position < start:
+        raise invalid(
+            script,
+            position,
+            "this text would belong to no statement",
+            "split the script here into two migrations, and please report this as an error of reconciler",
+        )
+    return position
+
+
+def _last_token_end(text: str, start: int, end: int) -> int:
+    """Where the last token between `start` and `end` ends."""
+    stripped = text[start:end].rstrip(" \t\n\r\f\v")
+    last_line = stripped[stripped.rfind("\n") + 1 :]
+    if "--" in last_line or stripped.endswith("*/"):
+        for token in tokens(stripped):
+            end = start + token.end
+        return end
+    return start + len(stripped)
 
 
 def _headline(statement: Statement) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from reconciler.sqltext.lexer import LexicalError, tokens
+from reconciler.sqltext.lexer import LexicalError, token_texts
 
 _LINE_END = re.compile(r"\r+\n")
 
@@ -28,7 +28,7 @@ def token_checksum(text: str) -> str:
     has no tokens from some point on (an unclosed quote) counts as it is written.
     """
     try:
-        content = "\0".join([token.text for token in tokens(normalise_line_ends(text))])
+        content = "\0".join(token_texts(normalise_line_ends(text)))
     except LexicalError:
         content = text
     return digest(content)

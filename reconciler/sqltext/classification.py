@@ -6,6 +6,7 @@ of a partitioned table, CALL of a procedure that commits) the words do not tell,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from reconciler.sqltext.cursor import TokenCursor
@@ -15,7 +16,35 @@ _FALSE = frozenset({"FALSE", "OFF", "0", "NO", "N", "F"})
 _STARTS = frozenset(
     {"ALTER", "CLUSTER", "COMMIT", "CREATE", "DISCARD", "DROP", "REINDEX", "ROLLBACK", "VACUUM"}
 )
+_TELLING = _STARTS | {
+    "ABORT",
+    "BEGIN",
+    "COPY",
+    "DELETE",
+    "END",
+    "EXPLAIN",
+    "PREPARE",
+    "START",
+    "TRUNCATE",
+    "WITH",
+}
+_PLAIN_CREATES = frozenset(
+    {"FUNCTION", "OR", "POLICY", "PROCEDURE", "SEQUENCE", "TABLE", "TRIGGER", "TYPE", "VIEW"}
+)
+_FIRST_WORDS = re.compile(r"([A-Za-z]*)[ \t\n\r\f\v]*([A-Za-z]*)")
 _TRANSACTION_WORDS = frozenset({"WORK", "TRANSACTION"})
+
+
+def is_telling(text: str) -> bool:
+    """True when the statement `text` is of a kind that this package may have something to say about.
+
+    Most of what a migration holds is not, and need not be taken apart.
+    """
+    match = _FIRST_WORDS.match(text)
+    if match is None:
+        return False
+    first, second = match[1].upper(), match[2].upper()
+    return first in _TELLING and (first != "CREATE" or second not in _PLAIN_CREATES)
 
 
 def needs_autocommit(statement: Sequence[Token]) -> bool:

@@ -49,14 +49,18 @@ STRING = 3
 OTHER = 4
 """A number, a parameter, an operator or a punctuation mark."""
 
-_LETTER = "A-Za-z_\u0080-\U0010ffff"
+# Letters are the ASCII ones, `_` and everything beyond ASCII. Said by what they are not: a class that names a million
+# characters takes Python ten milliseconds to compile.
+_LETTER = r"[^\x00-@\[-\^`{-\x7f]"
+_LETTER_OR_DIGIT = r"[^\x00-/:-@\[-\^`{-\x7f]"
+_WORD_CHARACTER = r"[^\x00-#%-/:-@\[-\^`{-\x7f]"
 _BLANK = r"(?:[ \t\n\r\f\v]++|--[^\n\r]*+)*+"
 # A string may go on in the next line, after nothing but blanks and comments. Only for E'' does it matter here: the
 # second part, too, knows backslashes.
 _CONTINUED = r"(?:[ \t\f\v]|--[^\n\r]*+(?=[\n\r]))*+[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*+[\n\r])*+"
 _ESCAPE_BODY = r"'[^'\\]*+(?:(?:''|\\.)[^'\\]*+)*+'"
 _ESCAPE_STRING = rf"{_ESCAPE_BODY}(?:{_CONTINUED}{_ESCAPE_BODY})*+"
-_DOLLAR = rf"\$(?:[{_LETTER}][{_LETTER}0-9]*+)?\$"
+_DOLLAR = rf"\$(?:{_LETTER}{_LETTER_OR_DIGIT}*+)?\$"
 
 
 @cache
@@ -69,20 +73,24 @@ def _escape_string_pattern() -> re.Pattern[str]:
     return re.compile(_ESCAPE_STRING, re.DOTALL)
 
 
+# Each alternative of a token that one expression can tell. What opens a dollar quote or a block comment is not among them.
+_STRING_TOKEN = rf"[eE]{_ESCAPE_STRING}|(?:[uU]&)?'[^']*+(?:''[^']*+)*+'|[bBxX]'[^']*+'"
+_NAME_TOKEN = r'''(?:[uU]&)?"[^"]*+(?:""[^"]*+)*+"'''
+_WORD_TOKEN = rf"(?![eE]'){_LETTER}{_WORD_CHARACTER}*+"  # E' that got here is an unclosed string
+_OTHER_TOKEN = rf"\$[0-9]++|[0-9]{_LETTER_OR_DIGIT}*+|[();,.\[\]:]|(?:(?!--|/\*)[-+*/<>=~!@#%^&|`?])++"
+
+
 @cache
 def _token_pattern() -> re.Pattern[str]:
-    """Blanks and line comments, then one token. The groups are numbered as `_dispatch` in `tokens` expects."""
-    return re.compile(
-        rf"""{_BLANK}(?:
-          ([eE]{_ESCAPE_STRING}|(?:[uU]&)?'[^']*+(?:''[^']*+)*+'|[bBxX]'[^']*+')   # 1: a string
-        | ((?:[uU]&)?"[^"]*+(?:""[^"]*+)*+")                                    # 2: a quoted identifier
-        | ((?![eE]')[{_LETTER}][{_LETTER}0-9$]*+)                               # 3: a word, no unclosed string's prefix
-        | ({_DOLLAR})                                                           # 4: opens a dollar quote
-        | (/\*)                                                                 # 5: opens a block comment
-        | (\$[0-9]++|[0-9][{_LETTER}0-9]*+|[();,.\[\]:]|(?:(?!--|/\*)[-+*/<>=~!@\#%^&|`?])++)  # 6: anything else
-        )?""",
-        re.VERBOSE | re.DOTALL,
-    )
+    """Blanks and line comments, then one token. `tokens` knows the groups by number."""
+    groups = (_STRING_TOKEN, _NAME_TOKEN, _WORD_TOKEN, _DOLLAR, r"/\*", _OTHER_TOKEN)
+    return re.compile(f"{_BLANK}(?:{'|'.join(f'({group})' for group in groups)})?", re.DOTALL)
+
+
+@cache
+def _plain_token_pattern() -> re.Pattern[str]:
+    """Blanks and line comments, then one token as the only group, for text without `$`, `/*` and backslashes."""
+    return re.compile(f"{_BLANK}({_STRING_TOKEN}|{_NAME_TOKEN}|{_WORD_TOKEN}|{_OTHER_TOKEN}|.)?", re.DOTALL)
 
 
 @cache
@@ -94,6 +102,10 @@ def _region_pattern() -> re.Pattern[str]:
 @cache
 def _block_comment_pattern() -> re.Pattern[str]:
     return re.compile(r"/\*|\*/")
+
+
+_KINDS = (0, STRING, QUOTED_NAME, WORD, STRING, 0, OTHER)
+"""The kind of token that each group of `_token_pattern` stands for."""
 
 
 def tokens(text: str, start: int = 0) -> Iterator[Token]:
@@ -109,27 +121,35 @@ def tokens(text: str, start: int = 0) -> Iterator[Token]:
         found = match(text, position)
         assert found is not None, "every part of the pattern may be empty"
         group = found.lastindex
-        position = found.end()
         if group is None:
+            position = found.end()
             if position >= length:
                 return
             _refuse_character(text, position)
             yield Token(OTHER, text[position], position, position + 1)
             position += 1
-        elif group == 3:
-            yield Token(WORD, found[3], found.start(3), position)
-        elif group == 6:
-            yield Token(OTHER, found[6], found.start(6), position)
-        elif group == 1:
-            yield Token(STRING, found[1], found.start(1), position)
-        elif group == 2:
-            yield Token(QUOTED_NAME, found[2], found.start(2), position)
-        elif group == 4:
-            opened = found.start(4)
-            position = _dollar_quote_end(text, opened, found[4])
-            yield Token(STRING, text[opened:position], opened, position)
-        else:
-            position = _block_comment_end(text, found.start(5))
+            continue
+        begin, position = found.span(group)
+        if group == 5:
+            position = _block_comment_end(text, begin)
+            continue
+        if group == 4:
+            position = _dollar_quote_end(text, begin, text[begin:position])
+        yield Token(_KINDS[group], text[begin:position], begin, position)
+
+
+def token_texts(text: str) -> list[str]:
+    """Return the text of each token, as `tokens` finds them; several times faster where there are no dollar quotes.
+
+    Raises:
+        LexicalError: see `tokens`.
+    """
+    if "$" not in text and "/*" not in text and "\\" not in text:
+        found = [token for token in _plain_token_pattern().findall(text) if token]
+        # a quote that stands alone is one that is never closed
+        if "'" not in found and '"' not in found:
+            return found
+    return [token.text for token in tokens(text)]
 
 
 def line_comments(text: str) -> Iterator[tuple[int, int]]:

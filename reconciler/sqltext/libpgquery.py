@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from reconciler.errors import ReconcilerError
@@ -73,6 +71,9 @@ def _in_characters(encoded: bytes, spans: list[tuple[int, int]]) -> list[Piece]:
 
 @cache
 def _library() -> Any:
+    import importlib.util
+    from pathlib import Path
+
     package = importlib.util.find_spec("postgast")
     locations = package.submodule_search_locations if package else None
     if not locations:

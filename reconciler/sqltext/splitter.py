@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from reconciler.sqltext.lexer import OTHER, WORD, LexicalError, Token, tokens
@@ -32,7 +32,7 @@ def statements(text: str) -> Iterator[list[Token]]:
                 opened.pop()
             elif mark == ";" and not opened and not blocks:
                 if current:
-                    _refuse_copy(current)
+                    refuse_copy(current)
                     yield current
                     current = []
                 continue
@@ -42,7 +42,7 @@ def statements(text: str) -> Iterator[list[Token]]:
     if opened:
         raise LexicalError(opened[-1].start, "this parenthesis is never closed", "close it")
     if current:
-        _refuse_copy(current)
+        refuse_copy(current)
         yield current
 
 
@@ -67,8 +67,16 @@ def _creates_routine(statement: list[Token]) -> bool:
     return words[0] == "CREATE" and kind in (["FUNCTION"], ["PROCEDURE"])
 
 
-def _refuse_copy(statement: list[Token]) -> None:
-    """Raise for a COPY whose rows come from, or go to, whoever sends the statement."""
+def refuse_copy(statement: Sequence[Token], offset: int = 0) -> None:
+    """Raise for a COPY whose rows come from, or go to, whoever sends the statement.
+
+    Args:
+        statement: its tokens.
+        offset: index, in the text that an error is to be about, of the text the tokens were read from.
+
+    Raises:
+        LexicalError: for such a COPY.
+    """
     if statement[0].text.upper() != "COPY":
         return
     depth = 0
@@ -82,13 +90,13 @@ def _refuse_copy(statement: list[Token]) -> None:
         # the grammar takes either word after either direction
         if direction == "FROM":
             raise LexicalError(
-                statement[0].start,
+                offset + statement[0].start,
                 "COPY ... FROM STDIN is not supported in this version",
                 "write the rows as INSERT ... VALUES",
             )
         if direction == "TO":
             raise LexicalError(
-                statement[0].start,
+                offset + statement[0].start,
                 "COPY ... TO STDOUT has nowhere to send its rows",
                 "remove it from the migration",
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -162,21 +161,3 @@ def test_what_was_skipped_is_read_anew() -> None:
         == 2
     )
     assert reader.read(snapshot(files), "migrations").problems == ()
-
-
-def test_five_thousand_files() -> None:
-    reader = CatalogReader()
-    body = (
-        b"-- UP MIGRATION\n"
-        + b"CREATE TABLE t (a text DEFAULT 'x''y'); -- why\n" * 40
-        + b"-- DOWN MIGRATION\nDROP TABLE t;\n"
-    )
-    files = {f"migrations/{version:05}_x.sql": body for version in range(1, 5001)}
-    reader.read(snapshot(files), "migrations")
-    files["migrations/02500_x.sql"] = body + b"--"
-    changed = snapshot(files)
-    started = time.process_time()
-    catalog = reader.read(changed, "migrations")
-    # generous: a hundredth of a second here
-    assert time.process_time() - started < 0.1
-    assert len(catalog) == 5000

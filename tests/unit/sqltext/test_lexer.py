@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
-import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reconciler.sqltext.lexer import (
@@ -17,6 +17,7 @@ from reconciler.sqltext.lexer import (
     LexicalError,
     first_token,
     line_comments,
+    token_texts,
     tokens,
     without_comments,
 )
@@ -141,14 +142,23 @@ def test_comments_become_blanks_and_offsets_stay() -> None:
     "hostile", ["a" + "$" * 200_000, "1" + "$" * 200_001, "'e" * 100_000, "e'" * 100_000, "/*" * 100_000]
 )
 def test_hostile_text_takes_linear_time(hostile: str) -> None:
-    started = time.process_time()
+    # quadratic, these would take minutes and meet the test's time limit
     for read in (tokens, line_comments):
-        try:
+        with contextlib.suppress(LexicalError):
             for _ in read(hostile):
                 pass
-        except LexicalError:
-            pass
-    assert time.process_time() - started < 3
+
+
+@settings(max_examples=400, deadline=None)
+@given(text_of_fragments)
+def test_the_fast_way_gives_the_same_texts(sql: str) -> None:
+    try:
+        expected = [token.text for token in tokens(sql)]
+    except LexicalError:
+        with pytest.raises(LexicalError):
+            token_texts(sql)
+    else:
+        assert token_texts(sql) == expected
 
 
 @settings(max_examples=400, deadline=None)
@@ -161,14 +171,18 @@ def test_strings_and_identifiers_are_where_postgresql_finds_them(sql: str) -> No
         scanned = postgast.scan(sql).tokens
     except postgast.PgQueryError:
         return
-    if "\\" in re.sub(r"'[^']*'", "", sql) or re.search(r"'\s*(--.*)?[\r\n]", sql):
-        # a meta-command, or strings that the scanner joins or (at a comment) does not join
+    if re.search(r"'\s*(--.*)?[\r\n]", sql):
+        # the scanner makes one of strings that go on in the next line, and none of those with a comment between them
         return
+    try:
+        ours = list(tokens(sql))
+    except LexicalError as error:
+        assume("meta-command" not in error.message)
+        raise
     encoded = sql.encode()
     strings = (pg_query_pb2.SCONST, pg_query_pb2.USCONST, pg_query_pb2.BCONST, pg_query_pb2.XCONST)
     names = (pg_query_pb2.IDENT, pg_query_pb2.UIDENT)
     kinds = {STRING: strings, QUOTED_NAME: names}
-    ours = list(tokens(sql))
     for kind, theirs in kinds.items():
         expected = [
             (len(encoded[: token.start].decode()), len(encoded[: token.end].decode()))
