@@ -22,7 +22,7 @@ def pieces(text: str) -> list[str]:
 
 
 FUNCTION_IN_QUOTES = (
-    "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN; RAISE 'a;'; RETURN $$1;$$; END $f$"
+    "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN RAISE 'a;'; RETURN $$1;$$; END $f$"
 )
 ATOMIC = (
     "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END"
@@ -32,27 +32,27 @@ ATOMIC_WITH_NAMES = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT t.end A
 RULE = "CREATE RULE r AS ON INSERT TO t DO (INSERT INTO u VALUES (1); DELETE FROM v)"
 
 
-@pytest.mark.parametrize(
-    "whole",
-    [
-        FUNCTION_IN_QUOTES,
-        ATOMIC,
-        ATOMIC_PROCEDURE,
-        ATOMIC_WITH_NAMES,
-        RULE,
-        "SELECT E'a\\';b'",
-        "SELECT 'a'\n\t'b;'",
-        "SELECT 'a' -- it's\n 'b;'",
-        "SELECT E'a' -- it's\n '\\';b'",
-        'SELECT 1 AS "a;""b"',
-        "SELECT /* ; /* ; */ ; */ 1 -- ;\n + 1",
-        "DO $$ BEGIN PERFORM 1; END $$",
-        "SELECT a$b$ FROM t",
-        "COPY t FROM '/tmp/stdin'",
-        "SELECT 'é', 'ü;', '日本'",
-        "SELECT stdin FROM copy",
-    ],
-)
+WHOLE = [
+    FUNCTION_IN_QUOTES,
+    ATOMIC,
+    ATOMIC_PROCEDURE,
+    ATOMIC_WITH_NAMES,
+    RULE,
+    "SELECT E'a\\';b'",
+    "SELECT 'a'\n\t'b;'",
+    "SELECT 'a' -- it's\n 'b;'",
+    "SELECT E'a' -- it's\n '\\';b'",
+    'SELECT 1 AS "a;""b"',
+    "SELECT /* ; /* ; */ ; */ 1 -- ;\n + 1",
+    "DO $$ BEGIN PERFORM 1; END $$",
+    "SELECT a$b$ FROM t",
+    "COPY t FROM '/tmp/stdin'",
+    "SELECT 'é', 'ü;', '日本'",
+    "SELECT stdin FROM copy",
+]
+
+
+@pytest.mark.parametrize("whole", WHOLE)
 def test_one_statement_stays_whole(whole: str) -> None:
     text = f"SELECT 0; {whole} ; -- é\n SELECT 9"
     assert pieces(text) == ["SELECT 0", whole, "SELECT 9"]

@@ -12,66 +12,66 @@ def analysed(text: str) -> Analysis:
     return analyse(Script(text, "x.sql", 1), strict=True)
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "CREATE INDEX CONCURRENTLY i ON t (a)",
-        "create unique index concurrently if not exists i on t (a)",
-        "CREATE INDEX CONCURRENTLY ON t (a)",
-        "DROP INDEX CONCURRENTLY IF EXISTS i",
-        "REINDEX INDEX CONCURRENTLY i",
-        "REINDEX (VERBOSE, CONCURRENTLY) TABLE t",
-        "REINDEX (CONCURRENTLY true) TABLE t",
-        "REINDEX DATABASE",
-        "REINDEX (VERBOSE) SCHEMA s",
-        "REINDEX SYSTEM d",
-        "VACUUM",
-        "VACUUM (FULL) t",
-        "CLUSTER",
-        "CLUSTER (VERBOSE)",
-        "CREATE DATABASE d",
-        "DROP DATABASE IF EXISTS d",
-        "ALTER DATABASE d SET TABLESPACE s",
-        "CREATE TABLESPACE s LOCATION '/s'",
-        "DROP TABLESPACE s",
-        "ALTER SYSTEM SET work_mem = '1MB'",
-        "DISCARD ALL",
-        "ALTER TABLE a.t DETACH PARTITION a.p CONCURRENTLY",
-        "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p",
-        "DROP SUBSCRIPTION s",
-        "ALTER SUBSCRIPTION s REFRESH PUBLICATION",
-        "ALTER SUBSCRIPTION s SET PUBLICATION p",
-        "ALTER SUBSCRIPTION s SET (failover = true)",
-        "COMMIT PREPARED 'x'",
-    ],
-)
+STANDS_ALONE = [
+    "CREATE INDEX CONCURRENTLY i ON t (a)",
+    "create unique index concurrently if not exists i on t (a)",
+    "CREATE INDEX CONCURRENTLY ON t (a)",
+    "DROP INDEX CONCURRENTLY IF EXISTS i",
+    "REINDEX INDEX CONCURRENTLY i",
+    "REINDEX (VERBOSE, CONCURRENTLY) TABLE t",
+    "REINDEX (CONCURRENTLY true) TABLE t",
+    "REINDEX DATABASE d",
+    "REINDEX (VERBOSE) SCHEMA s",
+    "REINDEX SYSTEM d",
+    "VACUUM",
+    "VACUUM (FULL) t",
+    "CLUSTER",
+    "CLUSTER (VERBOSE)",
+    "CREATE DATABASE d",
+    "DROP DATABASE IF EXISTS d",
+    "ALTER DATABASE d SET TABLESPACE s",
+    "CREATE TABLESPACE s LOCATION '/s'",
+    "DROP TABLESPACE s",
+    "ALTER SYSTEM SET work_mem = '1MB'",
+    "DISCARD ALL",
+    "ALTER TABLE a.t DETACH PARTITION a.p CONCURRENTLY",
+    "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p",
+    "DROP SUBSCRIPTION s",
+    "ALTER SUBSCRIPTION s REFRESH PUBLICATION",
+    "ALTER SUBSCRIPTION s SET PUBLICATION p",
+    "ALTER SUBSCRIPTION s SET (failover = true)",
+    "COMMIT PREPARED 'x'",
+]
+
+
+@pytest.mark.parametrize("sql", STANDS_ALONE)
 def test_needs_autocommit(sql: str) -> None:
     assert analysed(f"-- why\n{sql};").needs_autocommit == (True,)
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "CREATE INDEX i ON t (a)",
-        'CREATE INDEX "concurrently" ON t (a)',
-        "REFRESH MATERIALIZED VIEW CONCURRENTLY m",
-        "REINDEX TABLE t",
-        "REINDEX (CONCURRENTLY false) TABLE t",
-        "CLUSTER t USING i",
-        "ALTER DATABASE d SET work_mem = '1MB'",
-        "ALTER TABLE t DETACH PARTITION p",
-        "ALTER TABLE t DETACH PARTITION p FINALIZE",
-        "ALTER TABLE t ADD COLUMN detach int",
-        "ALTER TYPE e ADD VALUE 'x'",
-        "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p WITH (connect = false)",
-        "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p WITH (slot_name = NONE, create_slot = false)",
-        "ALTER SUBSCRIPTION s SET PUBLICATION p WITH (refresh = false)",
-        "DISCARD PLANS",
-        "DO $$ BEGIN EXECUTE 'VACUUM'; END $$",
-        "SELECT 'CREATE INDEX CONCURRENTLY'",
-        "SAVEPOINT s",
-    ],
-)
+FITS_A_TRANSACTION = [
+    "CREATE INDEX i ON t (a)",
+    'CREATE INDEX "concurrently" ON t (a)',
+    "REFRESH MATERIALIZED VIEW CONCURRENTLY m",
+    "REINDEX TABLE t",
+    "REINDEX (CONCURRENTLY false) TABLE t",
+    "CLUSTER t USING i",
+    "ALTER DATABASE d SET work_mem = '1MB'",
+    "ALTER TABLE t DETACH PARTITION p",
+    "ALTER TABLE t DETACH PARTITION p FINALIZE",
+    "ALTER TABLE t ADD COLUMN detach int",
+    "ALTER TYPE e ADD VALUE 'x'",
+    "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p WITH (connect = false)",
+    "CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p WITH (slot_name = NONE, enabled = false, create_slot = false)",
+    "ALTER SUBSCRIPTION s SET PUBLICATION p WITH (refresh = false)",
+    "DISCARD PLANS",
+    "DO $$ BEGIN EXECUTE 'SELECT 1'; END $$",
+    "SELECT 'CREATE INDEX CONCURRENTLY'",
+    "SAVEPOINT s",
+]
+
+
+@pytest.mark.parametrize("sql", FITS_A_TRANSACTION)
 def test_does_not_need_autocommit(sql: str) -> None:
     assert analysed(sql).needs_autocommit == (False,)
 
