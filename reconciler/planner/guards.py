@@ -184,22 +184,4 @@ def check_last_failure(request: PlanRequest, steps: Sequence[Step], findings: Fi
     """Refuse to run again what failed for good, until it, the policy or a person's mind changes."""
     failure = request.observation.last_failure
     if failure is not None and not request.retry and steps and steps[0].key == failure.key:
-        findings.refusals.append(_as_problem(failure))
-
-
-def _as_problem(failure: LastFailure) -> Problem:
-    """The failure as it was told when it happened."""
-    problem = Problem(
-        reason=failure.reason,
-        message=failure.message,
-        remedy=failure.remedy
-        or f"mend {failure.path} in git, or ask for another attempt by `reconciler retry`",
-        excerpt=failure.excerpt,
-        sqlstate=failure.sqlstate,
-        version=failure.key.version,
-        direction=failure.key.direction,
-        statement_index=failure.statement_index,
-    )
-    if failure.line is None:
-        return problem
-    return replace(problem, place=Place(failure.path, failure.line, failure.column or 1))
+        findings.refusals.append(failure.problem)

@@ -77,12 +77,8 @@ def _step(
     except ProblemError as error:
         findings.refusals.append(replace(error.problem, version=version, direction=direction))
         return None
-    # a successful row of an up says nothing of how far its down came
-    attempt = (
-        row
-        if row is not None and row.status is not RowStatus.SUCCESS and row.direction is direction
-        else None
-    )
+    # the row of an applied migration tells how its up went, which says nothing of its down
+    attempt = row if row is not None and row.status is not RowStatus.SUCCESS else None
     begin = (
         first_statement(attempt, script, analysis.statements, in_transaction) if attempt is not None else 0
     )
