@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from reconciler.model.migration import Direction
+from reconciler.model.problem import Place, Problem
 from reconciler.model.reasons import Reason
 
 
@@ -101,6 +102,22 @@ class LastFailure:
     sqlstate: str
     statement_index: int | None
     failed_at: datetime
+
+    @property
+    def problem(self) -> Problem:
+        """The failure as it was told when it happened."""
+        return Problem(
+            reason=self.reason,
+            message=self.message,
+            remedy=self.remedy
+            or f"mend {self.path} in git, or ask for another attempt by `reconciler retry`",
+            place=Place(self.path, self.line, self.column or 1) if self.line is not None else None,
+            excerpt=self.excerpt,
+            sqlstate=self.sqlstate,
+            version=self.key.version,
+            direction=self.key.direction,
+            statement_index=self.statement_index,
+        )
 
 
 @dataclass(frozen=True, slots=True)

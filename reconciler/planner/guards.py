@@ -5,11 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from reconciler.catalog import Catalog
 from reconciler.manifest.values import DestructivePolicy, DownPolicy, OutOfOrderPolicy
-from reconciler.model import Direction, LastFailure, Migration, Place, Problem, Reason, Step
+from reconciler.model import Direction, Migration, Place, Problem, Reason, Step
 from reconciler.planner.findings import Findings
 from reconciler.planner.request import PlanRequest
 from reconciler.planner.wording import counted, label, listed
