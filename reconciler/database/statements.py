@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from reconciler.model import Direction, Problem, ProblemError, Step, StepResult
 
 if TYPE_CHECKING:
     from reconciler.database.writer import HeldLock
+
+_CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
 
 
 async def run_statements(writer: HeldLock, step: Step) -> StepResult:
@@ -39,9 +42,8 @@ async def run_statements(writer: HeldLock, step: Step) -> StepResult:
     await writer.write(
         queries("insert_started", **facts), begin, doing=f"recording the start of migration {step.version}"
     )
-    settings = f"SET lock_timeout = {round(step.lock_timeout * 1000)};SET statement_timeout = {round(step.statement_timeout * 1000)}"
     for index in range(step.first_statement, len(step.statements)):
-        problem = await _run_one(writer, step, index, settings)
+        problem = await _run_one(writer, step, index)
         if problem is not None:
             await _record_failure(
                 writer, step, interrupted(step) if session.interrupted else problem, attempt_id, started
@@ -82,7 +84,7 @@ async def run_statements(writer: HeldLock, step: Step) -> StepResult:
     return StepResult(duration=elapsed, durable=True)
 
 
-async def _run_one(writer: HeldLock, step: Step, index: int, settings: str) -> Problem | None:
+async def _run_one(writer: HeldLock, step: Step, index: int) -> Problem | None:
     """Send one statement alone, as its own transaction. Returns why it failed, or None."""
     import psycopg
 
@@ -91,7 +93,7 @@ async def _run_one(writer: HeldLock, step: Step, index: int, settings: str) -> P
 
     statement = step.statements[index]
     try:
-        await writer.session.send(settings)
+        await writer.session.send(_time_limits(step, statement.text))
         results = await writer.session.send(statement.text)
     except psycopg.Error as lost:
         return connection_lost(step, str(lost))
@@ -103,6 +105,16 @@ async def _run_one(writer: HeldLock, step: Step, index: int, settings: str) -> P
     position = position_of(error)
     offset = statement.offset + position - 1 if position else None
     return statement_failure(error, step, index, offset)
+
+
+def _time_limits(step: Step, statement: str) -> str:
+    """The settings for one statement.
+
+    `CONCURRENTLY` waits for every older transaction to end and blocks nobody meanwhile. Giving up on that wait would only
+    leave an invalid index behind, so no `lock_timeout` applies to it.
+    """
+    lock_timeout = 0.0 if _CONCURRENTLY.search(statement) else step.lock_timeout
+    return f"SET lock_timeout = {round(lock_timeout * 1000)};SET statement_timeout = {round(step.statement_timeout * 1000)}"
 
 
 async def _record_failure(

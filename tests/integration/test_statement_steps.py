@@ -7,6 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
+from reconciler.manifest import Timeouts
 from reconciler.model import Reason, RowStatus
 from tests.applying import bring, database_at, declare, migration, table
 
@@ -126,6 +127,25 @@ async def test_being_asked_to_stop_rolls_a_transaction_back(fresh_database: str)
         assert connection.execute("SELECT owner FROM schema_migrations_lock").fetchone() == (None,)
     assert (await database.journal())[-1].outcome == "interrupted"
     assert (await bring(database, declare({"1_a.sql": table("a")}, 1))).problem is None
+    await database.close()
+
+
+async def test_a_concurrent_index_waits_for_older_transactions_beyond_the_lock_timeout(
+    fresh_database: str,
+) -> None:
+    database = database_at(fresh_database)
+    files = {"1_a.sql": table("a"), "2_index.sql": migration("CREATE INDEX CONCURRENTLY a_id ON a (id);")}
+    await bring(database, declare(files, 1))
+    with psycopg.connect(fresh_database) as older:
+        older.execute("INSERT INTO a VALUES (1)")
+        running = asyncio.create_task(
+            bring(database, declare(files, 2, timeouts=Timeouts(lock_timeout=0.05)))
+        )
+        await asyncio.sleep(0.5)
+        assert not running.done()
+    outcome = await running
+    assert outcome.problem is None
+    assert indexes(fresh_database) == {"a_id"}
     await database.close()
 
 
