@@ -59,7 +59,7 @@ def analyse(script: Script, *, strict: bool = False) -> Analysis:
             pieces = libpgquery.split(script.text)
         except libpgquery.GrammarError as error:
             pieces = _without_the_grammar(script, error, strict=strict)
-        return _describe(script, pieces)
+        return describe(script, pieces)
     except LexicalError as error:
         raise invalid(script, error.offset, error.message, error.remedy) from error
 
@@ -157,7 +157,13 @@ def _without_the_grammar(
     return [libpgquery.Piece(part[0].start, part[-1].end) for part in parts]
 
 
-def _describe(script: Script, pieces: Sequence[libpgquery.Piece]) -> Analysis:
+def describe(script: Script, pieces: Sequence[libpgquery.Piece]) -> Analysis:
+    """Look at each of `pieces`, the statements of `script` in order.
+
+    Raises:
+        ProblemError: a token is in none of them.
+        LexicalError: `COPY` from or to the client.
+    """
     text = script.text
     statements = []
     alone = []

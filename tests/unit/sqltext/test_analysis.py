@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reconciler.model import Directives, ProblemError, Reason, Script
 from reconciler.sqltext import Analysis, analyse, split, transactional
 from reconciler.sqltext import libpgquery as grammar
+from reconciler.sqltext.analysis import describe
 from reconciler.sqltext.lexer import tokens
 from reconciler.sqltext.splitter import statements as lexical_statements
 
@@ -242,3 +243,18 @@ def test_transaction_control_is_refused_inside_a_transaction() -> None:
     with pytest.raises(ProblemError, match="COMMIT controls a transaction") as caught:
         transactional(Directives(), controlled)
     assert caught.value.problem.excerpt == "SELECT 1; COMMIT; SELECT 2\n          ^"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "place"),
+    [
+        ([grammar.Piece(0, 8)], "1:11"),
+        ([grammar.Piece(10, 18)], "1:1"),
+        ([], "1:1"),
+        ([grammar.Piece(0, 8), grammar.Piece(12, 18)], "1:11"),
+    ],
+)
+def test_pieces_that_leave_out_a_token_are_refused(pieces: list[grammar.Piece], place: str) -> None:
+    with pytest.raises(ProblemError, match="would belong to no statement") as caught:
+        describe(script("SELECT 1; SELECT 2;"), pieces)
+    assert str(caught.value.problem.place) == f"migrations/00007_x.sql:{place}"
