@@ -109,11 +109,13 @@ class DatabaseWorker:
         self._engine = "postgresql"
         self._acting: Assignment = assignment
         self._held: tuple[Problem, ...] = ()
+        self._warned: set[Problem] = set()
 
     def assign(self, assignment: Assignment | None) -> None:
         """Something else is declared, or (None) nothing any more. A running pass notices at its next step boundary."""
         self.assignment = assignment
         self._held = ()
+        self._warned.clear()
 
     def hold(self, problems: tuple[Problem, ...]) -> None:
         """What is declared cannot be read: nothing runs until it can."""
@@ -174,8 +176,10 @@ class DatabaseWorker:
         self._observation, self._plan = observation, plan
         self._engine = observation.engine
         self._remaining = list(plan.steps)
-        if plan.runnable:
-            for warning in plan.warnings:
+        # a plan is made before the lock and again under it: each warning is news once
+        for warning in plan.warnings if plan.runnable else ():
+            if warning not in self._warned:
+                self._warned.add(warning)
                 self._shared.log.warning("warning", **self._names(), **_about(warning))
 
     def waiting(self, holder: LockHolder) -> None:
