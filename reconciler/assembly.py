@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.catalog import Catalog, CatalogReader
 from reconciler.credentials import Credentials
-from reconciler.database import ConnectionSettings, open_database
+from reconciler.database import ConnectionSettings, engine_unsupported, open_database
 from reconciler.manifest import (
     DatabaseTarget,
     Embedded,
@@ -149,13 +149,7 @@ class Connector:
             ProblemError: the engine is not supported.
         """
         if target.engine is Engine.COCKROACHDB:
-            raise ProblemError(
-                Problem(
-                    reason=Reason.MANIFEST_INVALID,
-                    message=f"database {target.name} of {environment} is declared as cockroachdb, which this version cannot write to",
-                    remedy="use a PostgreSQL database",
-                )
-            )
+            raise ProblemError(engine_unsupported(f"database {target.name} of {environment} is declared as cockroachdb"))
 
         async def settings() -> ConnectionSettings:
             return ConnectionSettings(
@@ -202,6 +196,54 @@ class Connector:
             file.write(value)
         self._certificates.append(Path(name))
         return name
+
+
+class Workspace:
+    """What a one-off command works with: a repository or none, what that declares, and databases as they are needed.
+
+    Args:
+        source: the repository; None for a command that reads none.
+        folder: where relative paths begin and the embedded server keeps its state when there is no local repository.
+    """
+
+    def __init__(self, source: Source | None, folder: Path) -> None:
+        self._source = source
+        self._databases: list[Database] = []
+        self.declarations = Declarations(source) if source is not None else None
+        root = source.root if source is not None else folder
+        state = state_folder(source) if source is not None else folder / STATE_FOLDER
+        self._connector = Connector(credentials(root), state)
+
+    @property
+    def source(self) -> Source:
+        """The repository.
+
+        Raises:
+            ProblemError: there is none.
+        """
+        if self._source is None:
+            raise ProblemError(
+                Problem(
+                    reason=Reason.FETCH_FAILED,
+                    message="this command needs a git repository",
+                    remedy="run it in one, or name one with --repo",
+                )
+            )
+        return self._source
+
+    def open(self, environment: str, target: DatabaseTarget, timeouts: Timeouts) -> Database:
+        """A database that connects at its first use and is closed with the workspace; see `Connector.open`."""
+        database = self._connector.open(environment, target, timeouts)
+        self._databases.append(database)
+        return database
+
+    async def close(self) -> None:
+        """Close whatever was opened."""
+        for database in self._databases:
+            await database.close()
+        await self._connector.close()
+        if self._source is not None:
+            await self._source.close()
 
 
 def declaration(environment: Environment, target: DatabaseTarget, repository: str) -> Declaration:

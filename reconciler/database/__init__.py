@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from reconciler.database.session import ConnectionSettings
+from reconciler.database.session import ConnectionSettings, engine_unsupported
 from reconciler.model import Database
 
-__all__ = ["ConnectionSettings", "open_database"]
+__all__ = ["ConnectionSettings", "engine_unsupported", "open_database"]
 
 
 def open_database(settings: Callable[[], Awaitable[ConnectionSettings]]) -> Database:

@@ -291,6 +291,11 @@ WHERE version = :version
 -- name: fail_steps
 UPDATE {history} SET status = 'failed', execution_time_ms = :execution_time_ms, error_message = :error_message WHERE version = :version
 
+-- name: invalid_indexes
+SELECT n.nspname, c.relname FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT i.indisvalid AND c.relkind = 'i' AND pg_catalog.strpos(:statement, c.relname) > 0
+
 -- name: pin_row
 UPDATE {history}
 SET checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,

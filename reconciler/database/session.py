@@ -113,6 +113,10 @@ class Session:
             )
         except (psycopg.Error, UnicodeError) as error:
             raise _connection_problem(error, parameters) from None
+        if connection.info.parameter_status("crdb_version") is not None:
+            # its schema changes are jobs outside any transaction: what we promise does not hold there
+            await connection.close()
+            raise ProblemError(engine_unsupported("the server is a CockroachDB"))
         escaping = Escaping(connection.pgconn)
 
         def escape(text: str) -> str:
@@ -229,6 +233,15 @@ class Session:
     async def close(self) -> None:
         """Close the connection; never fails."""
         await self._connection.close()
+
+
+def engine_unsupported(what: str) -> Problem:
+    """The problem of a database server that this version cannot work with."""
+    return Problem(
+        reason=Reason.ENGINE_UNSUPPORTED,
+        message=f"{what}, which this version of reconciler does not work with yet",
+        remedy="use a PostgreSQL database, 13 or newer",
+    )
 
 
 def _connection_problem(error: Exception, parameters: dict[str, Any]) -> ProblemError:

@@ -9,7 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from reconciler.database.outcome import connection_lost, interrupted, statement_failure
-from reconciler.model import Direction, Problem, ProblemError, Step, StepResult
+from reconciler.database.queries import quote_identifier
+from reconciler.model import Direction, Problem, ProblemError, Reason, Step, StepResult
+from reconciler.sqltext import excerpt, locate
 
 if TYPE_CHECKING:
     from reconciler.database.writer import HeldLock
@@ -99,12 +101,40 @@ async def _run_one(writer: HeldLock, step: Step, index: int) -> Problem | None:
         return connection_lost(step, str(lost))
     error = results[-1]
     if not is_error(error):
-        return None
+        return await _hidden_invalid_index(writer, step, index)
     if not writer.session.alive:
         return connection_lost(step, "the server closed the connection")
     position = position_of(error)
     offset = statement.offset + position - 1 if position else None
     return statement_failure(error, step, index, offset)
+
+
+async def _hidden_invalid_index(writer: HeldLock, step: Step, index: int) -> Problem | None:
+    """Why a concurrent build that the server was content with is none: `IF NOT EXISTS` is also met by an invalid index.
+
+    Such an index is what an earlier, failed build left behind: it serves no query, and enforces nothing.
+    """
+    statement = step.statements[index]
+    if step.direction is not Direction.UP or not _CONCURRENTLY.search(statement.text):
+        return None
+    session = writer.session
+    (found,) = await session.read(
+        session.queries("invalid_indexes", statement=statement.text), doing="looking for invalid indexes"
+    )
+    if not found:
+        return None
+    name = ".".join(quote_identifier(part) for part in found[0])
+    return Problem(
+        reason=Reason.STATEMENT_FAILED,
+        message=f"migration {step.version} ({step.name}) up stopped at statement {index + 1} of {len(step.statements)}: the index {name} "
+        "is there but invalid, left behind by an earlier build that failed",
+        remedy=f"run `DROP INDEX CONCURRENTLY {name}`, then `reconciler retry`",
+        place=locate(step.script, statement.offset),
+        excerpt=excerpt(step.script, statement.offset),
+        version=step.version,
+        direction=step.direction.value,
+        statement_index=index + 1,
+    )
 
 
 def _time_limits(step: Step, statement: str) -> str:

@@ -66,6 +66,7 @@ class Reason(StrEnum):
     FOREIGN_HISTORY = "ForeignHistory"
     ROLLOUT_STOPPED = "RolloutStopped"
     VERSION_NOT_DECLARED = "VersionNotDeclared"
+    ENGINE_UNSUPPORTED = "EngineUnsupported"
     # run
     SECRET_UNAVAILABLE = "SecretUnavailable"
     CONNECTION_FAILED = "ConnectionFailed"
@@ -152,6 +153,7 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.FOREIGN_HISTORY: _stalled("verification"),
     Reason.ROLLOUT_STOPPED: _stalled(""),
     Reason.VERSION_NOT_DECLARED: _stalled(""),
+    Reason.ENGINE_UNSUPPORTED: _stalled(""),
     Reason.SECRET_UNAVAILABLE: _retrying("connection"),
     Reason.CONNECTION_FAILED: _retrying("connection"),
     Reason.PERMISSION_DENIED: _retrying("permission"),

@@ -149,6 +149,25 @@ async def test_a_concurrent_index_waits_for_older_transactions_beyond_the_lock_t
     await database.close()
 
 
+async def test_if_not_exists_does_not_hide_an_invalid_index(any_database: str) -> None:
+    database = database_at(any_database)
+    build = "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (id);"
+    files = {"1_a.sql": table("a"), "2_index.sql": migration(build, "DROP INDEX CONCURRENTLY a_id;")}
+    await bring(database, declare(files, 1))
+    with psycopg.connect(any_database, autocommit=True) as connection:
+        connection.execute("INSERT INTO a VALUES (1), (1)")
+        failed = await bring(database, declare(files, 2))
+        assert failed.problem is not None
+        assert failed.problem.sqlstate == "23505"
+        connection.execute("DELETE FROM a")
+        again = await bring(database, declare(files, 2, retry=True))
+        assert again.problem is not None
+        assert "invalid" in again.problem.message
+        connection.execute('DROP INDEX CONCURRENTLY "public"."a_id"')
+    assert (await bring(database, declare(files, 2, retry=True))).problem is None
+    await database.close()
+
+
 async def test_a_statement_timeout_ends_with_its_statement(fresh_database: str) -> None:
     database = database_at(fresh_database)
     files = {
