@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.database.session import Session
-from reconciler.model import Script
+from reconciler.model import ProblemError, Script
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -56,16 +56,14 @@ async def run_message(
         after: one statement each but the last: bookkeeping, `RETURNING` the milliseconds in the third from the end, the
             fence, COMMIT, and the statements that reset the session.
     """
-    import psycopg
-
     from reconciler.database.failures import position_of
 
     prefix = ";\n".join(before) + ";\n"
     message = prefix + script.text + "\n;\n" + ";\n".join(after)
     try:
         results = await session.send(message)
-    except psycopg.Error as error:
-        return Answer(committed=False, lost=str(error).strip() or type(error).__name__)
+    except ProblemError as error:
+        return Answer(committed=False, lost=error.problem.message)
     last = results[-1]
     if not is_error(last):
         reset_count = after[-1].count(";") + 1

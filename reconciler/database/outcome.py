@@ -58,7 +58,9 @@ def failure_of(answer: Answer, step: Step) -> Problem:
     )
 
 
-def statement_failure(error: PGresult, step: Step, index: int, offset: int | None) -> Problem:
+def statement_failure(
+    error: PGresult, step: Step, index: int, offset: int | None, in_force: int = 0
+) -> Problem:
     """Why a statement of a script failed, with its place and a caret.
 
     Args:
@@ -66,6 +68,7 @@ def statement_failure(error: PGresult, step: Step, index: int, offset: int | Non
         step: whose script it is.
         index: of the statement, from 0.
         offset: where in the script the server saw it, or None: then the statement's beginning.
+        in_force: how many statements of a script outside a transaction are in force.
     """
     sqlstate = sqlstate_of(error)
     statement = step.statements[index] if 0 <= index < len(step.statements) else None
@@ -86,7 +89,7 @@ def statement_failure(error: PGresult, step: Step, index: int, offset: int | Non
     undone = (
         "nothing of it is in force"
         if step.transactional
-        else f"{index} of its {len(step.statements)} statements are in force"
+        else f"{in_force} of its {len(step.statements)} statements are in force"
     )
     return Problem(
         reason=reason,

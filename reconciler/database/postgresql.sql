@@ -291,6 +291,10 @@ WHERE version = :version
 -- name: fail_steps
 UPDATE {history} SET status = 'failed', execution_time_ms = :execution_time_ms, error_message = :error_message WHERE version = :version
 
+-- name: forget_down
+-- Nothing of the down is in force: the migration is applied as it was before.
+UPDATE {history} SET status = 'success', direction = 'up', statements_done = statements_total WHERE version = :version
+
 -- name: invalid_indexes
 SELECT n.nspname, c.relname FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -298,7 +302,7 @@ WHERE NOT i.indisvalid AND c.relkind = 'i' AND pg_catalog.strpos(:statement, c.r
 
 -- name: pin_row
 UPDATE {history}
-SET checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,
+SET name = :name, checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,
     down_first_line = :down_first_line, no_transaction = :no_transaction, irreversible = :irreversible,
     lock_timeout = :lock_timeout, statement_timeout = :statement_timeout, path = :path
 WHERE version = :version

@@ -202,7 +202,7 @@ class Session:
         raises the cancellation again when it has recorded them.
 
         Raises:
-            psycopg.OperationalError: the connection broke; what the message did is not known.
+            ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
         work = asyncio.ensure_future(self._exchange(message))
         try:
@@ -212,11 +212,15 @@ class Session:
             return await self._cancel(work)
 
     async def _exchange(self, message: str) -> Sequence[PGresult]:
+        import psycopg
         from psycopg import generators
 
-        async with self._connection.lock:
-            self._connection.pgconn.send_query(message.encode())
-            return await self._connection.wait(generators.execute(self._connection.pgconn))
+        try:
+            async with self._connection.lock:
+                self._connection.pgconn.send_query(message.encode())
+                return await self._connection.wait(generators.execute(self._connection.pgconn))
+        except psycopg.Error as error:
+            raise translate(error, "talking to the server") from None
 
     async def _cancel(self, work: asyncio.Future[Sequence[PGresult]]) -> Sequence[PGresult]:
         import psycopg
@@ -228,7 +232,8 @@ class Session:
                 return await work
         except TimeoutError:
             await self._connection.close()
-            raise psycopg.OperationalError("the server did not answer a cancel request") from None
+            error = psycopg.OperationalError("the server did not answer a cancel request")
+            raise translate(error, "stopping a statement") from None
 
     async def close(self) -> None:
         """Close the connection; never fails."""

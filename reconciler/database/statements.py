@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.database.outcome import connection_lost, interrupted, statement_failure
 from reconciler.database.queries import quote_identifier
-from reconciler.model import Direction, Problem, ProblemError, Reason, Step, StepResult
+from reconciler.model import Direction, Place, Problem, ProblemError, Reason, Step, StepResult
 from reconciler.sqltext import excerpt, locate
 
 if TYPE_CHECKING:
@@ -24,81 +24,55 @@ async def run_statements(writer: HeldLock, step: Step) -> StepResult:
 
     Its row says `running` before the first statement is sent, counts the statements that are done, and says `success`
     (or is gone, for a down) after the last. When the process dies in between, the row still says `running`, and the
-    planner refuses to go on blindly.
+    planner refuses to go on blindly. Statements between a script's own BEGIN and COMMIT are done when it commits.
 
     Raises:
         ProblemError: a statement failed; the row says `failed` and how many statements are in force.
     """
-    session = writer.session
-    queries = session.queries
+    session, queries = writer.session, writer.session.queries
     attempt_id = str(uuid.uuid4())
-    facts = writer.facts(step, attempt_id)
     started = monotonic()
-    progress = writer.progress(step, step.first_statement)
-    if step.direction is Direction.UP:
-        begin = queries("begin_steps_up", **{**writer.row(step), **progress})
-    else:
-        begin = queries(
-            "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
-        )
-    await writer.write(
-        queries("insert_started", **facts), begin, doing=f"recording the start of migration {step.version}"
-    )
+    await _record_start(writer, step, attempt_id)
+    done = step.first_statement
     for index in range(step.first_statement, len(step.statements)):
-        problem = await _run_one(writer, step, index)
+        problem = await _run_one(writer, step, index, done)
+        if problem is None and not session.in_transaction:
+            done = index + 1
+            last = done == len(step.statements)
+            await session.send(session.reset_message if last else session.settings_message)
+            if not last:
+                await writer.write(
+                    queries("record_progress", version=step.version, **writer.progress(step, done)),
+                    doing=f"recording the progress of migration {step.version}",
+                )
+        if problem is None and index + 1 == len(step.statements) and session.in_transaction:
+            problem = _never_committed(step, done)
+        if session.interrupted and done < len(step.statements):
+            problem = interrupted(step)
         if problem is not None:
-            await _record_failure(
-                writer, step, interrupted(step) if session.interrupted else problem, attempt_id, started
-            )
+            await _record_failure(writer, step, problem, attempt_id, started, done)
             if session.interrupted:
                 raise asyncio.CancelledError
             raise ProblemError(problem)
-        last = index + 1 == len(step.statements)
-        await session.send(session.reset_message if last else session.settings_message)
-        if not last:
-            await writer.write(
-                queries("record_progress", version=step.version, **writer.progress(step, index + 1)),
-                doing=f"recording the progress of migration {step.version}",
-            )
-            if session.interrupted:
-                await _record_failure(writer, step, interrupted(step), attempt_id, started)
-                raise asyncio.CancelledError
     elapsed = monotonic() - started
-    milliseconds = round(elapsed * 1000)
-    if step.direction is Direction.UP:
-        digest = writer.progress(step, len(step.statements))["statements_digest"]
-        end = queries(
-            "end_steps_up", version=step.version, execution_time_ms=milliseconds, statements_digest=digest
-        )
-    else:
-        end = queries("delete_applied", version=step.version)
-    finished = {
-        **writer.empty_event("finished"),
-        **facts,
-        "outcome": "success",
-        "execution_time_ms": milliseconds,
-    }
-    await writer.write(
-        end, queries("insert_event", **finished), doing=f"recording the end of migration {step.version}"
-    )
+    await _record_end(writer, step, attempt_id, elapsed)
     if session.interrupted:
         raise asyncio.CancelledError
     return StepResult(duration=elapsed, durable=True)
 
 
-async def _run_one(writer: HeldLock, step: Step, index: int) -> Problem | None:
-    """Send one statement alone, as its own transaction. Returns why it failed, or None."""
-    import psycopg
-
+async def _run_one(writer: HeldLock, step: Step, index: int, done: int) -> Problem | None:
+    """Send one statement alone. Returns why it failed, or None."""
     from reconciler.database.failures import position_of
     from reconciler.database.messages import is_error
 
     statement = step.statements[index]
     try:
-        await writer.session.send(_time_limits(step, statement.text))
+        if not writer.session.in_transaction:
+            await writer.session.send(_time_limits(step, statement.text))
         results = await writer.session.send(statement.text)
-    except psycopg.Error as lost:
-        return connection_lost(step, str(lost))
+    except ProblemError as lost:
+        return connection_lost(step, lost.problem.message)
     error = results[-1]
     if not is_error(error):
         return await _hidden_invalid_index(writer, step, index)
@@ -106,7 +80,57 @@ async def _run_one(writer: HeldLock, step: Step, index: int) -> Problem | None:
         return connection_lost(step, "the server closed the connection")
     position = position_of(error)
     offset = statement.offset + position - 1 if position else None
-    return statement_failure(error, step, index, offset)
+    return statement_failure(error, step, index, offset, done)
+
+
+def _never_committed(step: Step, done: int) -> Problem:
+    return Problem(
+        reason=Reason.STATEMENT_FAILED,
+        message=f"migration {step.version} ({step.name}) {step.direction.value} ends inside a transaction that it began itself, which was "
+        f"rolled back; {done} of its {len(step.statements)} statements are in force",
+        remedy=f"end it with COMMIT in {step.script.path}",
+        place=Place(step.script.path, step.statements[done].line, step.statements[done].column),
+        version=step.version,
+        direction=step.direction.value,
+        statement_index=done + 1,
+    )
+
+
+async def _record_start(writer: HeldLock, step: Step, attempt_id: str) -> None:
+    queries = writer.session.queries
+    progress = writer.progress(step, step.first_statement)
+    if step.direction is Direction.UP:
+        row = queries("begin_steps_up", **{**writer.row(step), **progress})
+    else:
+        row = queries(
+            "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
+        )
+    await writer.write(
+        queries("insert_started", **writer.facts(step, attempt_id)),
+        row,
+        doing=f"recording the start of migration {step.version}",
+    )
+
+
+async def _record_end(writer: HeldLock, step: Step, attempt_id: str, elapsed: float) -> None:
+    queries = writer.session.queries
+    milliseconds = round(elapsed * 1000)
+    if step.direction is Direction.UP:
+        digest = writer.progress(step, len(step.statements))["statements_digest"]
+        row = queries(
+            "end_steps_up", version=step.version, execution_time_ms=milliseconds, statements_digest=digest
+        )
+    else:
+        row = queries("delete_applied", version=step.version)
+    event = {
+        **writer.empty_event("finished"),
+        **writer.facts(step, attempt_id),
+        "outcome": "success",
+        "execution_time_ms": milliseconds,
+    }
+    await writer.write(
+        row, queries("insert_event", **event), doing=f"recording the end of migration {step.version}"
+    )
 
 
 async def _hidden_invalid_index(writer: HeldLock, step: Step, index: int) -> Problem | None:
@@ -148,7 +172,7 @@ def _time_limits(step: Step, statement: str) -> str:
 
 
 async def _record_failure(
-    writer: HeldLock, step: Step, problem: Problem, attempt_id: str, started: float
+    writer: HeldLock, step: Step, problem: Problem, attempt_id: str, started: float, done: int
 ) -> None:
     from reconciler.database.failures import mask_literals
 
@@ -156,11 +180,12 @@ async def _record_failure(
     if not session.alive:
         return
     milliseconds = round((monotonic() - started) * 1000)
+    untouched = step.direction is Direction.DOWN and done == 0
     try:
         await session.send("ROLLBACK;" + session.reset_message)
         await writer.write(
             session.queries(
-                "fail_steps",
+                "forget_down" if untouched else "fail_steps",
                 version=step.version,
                 execution_time_ms=milliseconds,
                 error_message=mask_literals(str(problem)),

@@ -62,7 +62,10 @@ class HeldLock:
         for pin in pins:
             blocks.append(
                 self._session.queries(
-                    "pin_row", version=pin.version, **_kept(pin.migration, pin.token_checksum)
+                    "pin_row",
+                    version=pin.version,
+                    name=pin.migration.name,
+                    **_kept(pin.migration, pin.token_checksum),
                 )
             )
             event = self.empty_event("repair", version=pin.version, name=pin.migration.name, outcome="pinned")

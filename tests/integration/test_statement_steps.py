@@ -168,6 +168,41 @@ async def test_if_not_exists_does_not_hide_an_invalid_index(any_database: str) -
     await database.close()
 
 
+async def test_statements_between_a_scripts_own_begin_and_commit_are_done_when_it_commits(
+    fresh_database: str,
+) -> None:
+    database = database_at(fresh_database)
+    head = "INSERT INTO a VALUES (1);\nBEGIN;\nINSERT INTO a VALUES (2);\n"
+    broken = migration(head + "SELECT 1/0;\nCOMMIT;", directive="no-transaction")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": broken}, 2))
+    assert outcome.problem is not None
+    assert "1 of its 5 statements are in force" in outcome.problem.message
+
+    endless = migration(head + "INSERT INTO a VALUES (3);", directive="no-transaction")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": endless}, 2))
+    assert outcome.problem is not None
+    assert "ends inside a transaction" in outcome.problem.message
+    assert str(outcome.problem.place) == "migrations/2_x.sql:4:1"
+
+    mended = migration(head + "COMMIT;\nVACUUM a;", directive="no-transaction")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": mended}, 2))
+    assert outcome.problem is None
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT id FROM a ORDER BY id").fetchall() == [(1,), (2,)]
+    await database.close()
+
+
+async def test_a_down_that_failed_at_its_first_statement_never_began(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    files = {"1_a.sql": table("a"), "2_x.sql": migration("VACUUM a;", "VACUUM nowhere;", "no-transaction")}
+    await bring(database, declare(files, 2))
+    outcome = await bring(database, declare(files, 1))
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.DOWN_FAILED
+    assert (await bring(database, declare(files, 2))).plan.in_sync  # type: ignore[union-attr]
+    await database.close()
+
+
 async def test_a_statement_timeout_ends_with_its_statement(fresh_database: str) -> None:
     database = database_at(fresh_database)
     files = {
