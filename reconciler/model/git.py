@@ -17,6 +17,7 @@ class Revision:
         committed_at: the committer's date, UTC.
         author: `Name <address>` of the commit's author.
         working_tree: True when uncommitted files were read (`--working-tree`).
+        digest: of the uncommitted files' names and contents, so that two states of them are two revisions; else empty.
     """
 
     commit: str
@@ -24,6 +25,7 @@ class Revision:
     committed_at: datetime
     author: str
     working_tree: bool = False
+    digest: str = ""
 
     @property
     def short(self) -> str:
