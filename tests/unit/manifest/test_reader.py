@@ -388,3 +388,8 @@ def test_a_broken_manifest_still_says_what_it_stands_for(text: str, environment:
 def test_databases_keep_the_order_of_the_file() -> None:
     text = "target_version: 1\ndatabases:\n" + "".join(f"  {name}: {{dsn: embedded}}\n" for name in "zayb")
     assert [database.name for database in read_manifest(PATH, text.encode()).databases] == list("zayb")
+
+
+def test_deep_nesting_and_countless_values_are_named_as_such() -> None:
+    assert only_problem("[" * 1000).message == "the file is nested more than 20 levels deep"
+    assert only_problem("a: [" + "1, " * 60_000 + "1]").message == "the file holds more than 50,000 values"
