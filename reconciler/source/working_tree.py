@@ -208,7 +208,7 @@ def _read_file(folder: int, name: str, limits: Limits) -> bytes | str | None:
         if error.errno == errno.ELOOP:
             return "it is a symbolic link, not a regular file"
         return f"it cannot be read: {error.strerror}"
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             return None
@@ -216,11 +216,20 @@ def _read_file(folder: int, name: str, limits: Limits) -> bytes | str | None:
             return "it is not a regular file"
         if status.st_size > limits.file_bytes:
             return oversize(status.st_size, limits)
-        content = b""
-        # it may grow while it is read
-        while len(content) <= limits.file_bytes and (more := file.read(limits.file_bytes + 1 - len(content))):
-            content += more
-    return content if len(content) <= limits.file_bytes else oversize(len(content), limits)
+        return _read_all(descriptor, limits)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, limits: Limits) -> bytes | str:
+    content = bytearray()
+    # it may grow while it is read
+    while len(content) <= limits.file_bytes:
+        more = os.read(descriptor, 1 << 20)
+        if not more:
+            return bytes(content)
+        content += more
+    return oversize(len(content), limits)
 
 
 def _blob_id(content: bytes) -> str:
