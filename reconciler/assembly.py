@@ -145,13 +145,13 @@ class Connector:
     def open(self, environment: str, target: DatabaseTarget, timeouts: Timeouts) -> Database:
         """A database that connects at its first use. Its secret is resolved anew for every connection.
 
-        Raises:
-            ProblemError: the engine is not supported.
+        An engine that is not supported is a `ManifestInvalid` problem of that use.
         """
-        if target.engine is Engine.COCKROACHDB:
-            raise ProblemError(engine_unsupported(f"database {target.name} of {environment} is declared as cockroachdb"))
 
         async def settings() -> ConnectionSettings:
+            if target.engine is Engine.COCKROACHDB:
+                named = f"database {target.name} of {environment} is declared as cockroachdb"
+                raise ProblemError(engine_unsupported(named))
             return ConnectionSettings(
                 dsn=await self._dsn(environment, target),
                 connect_timeout=timeouts.connect,

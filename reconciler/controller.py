@@ -66,6 +66,8 @@ class Controller(Generic[Key]):
         """Entries of `_due` by time. An entry whose time is no longer the key's in `_due` is void and skipped."""
         self._order = itertools.count()
         self._running: dict[Key, asyncio.Task[float | None]] = {}
+        self._lent: set[Key] = set()
+        """Keys whose handler waits for somebody else, and leaves its worker to others meanwhile."""
         self._forgotten: set[Key] = set()
         """Keys forgotten while their handler runs: its wish for another run no longer counts."""
         self._changed = asyncio.Event()
@@ -79,8 +81,8 @@ class Controller(Generic[Key]):
 
     @property
     def busy(self) -> int:
-        """How many keys are being handled."""
-        return len(self._running)
+        """How many keys are being handled, without those that lend their worker to others."""
+        return len(self._running) - len(self._lent)
 
     @property
     def running(self) -> frozenset[Key]:
@@ -112,6 +114,22 @@ class Controller(Generic[Key]):
         if key in self._running:
             self._forgotten.add(key)
 
+    def lend(self, key: Key) -> None:
+        """The handler of `key` waits for somebody else: another key may be handled in its place until `take_back`."""
+        if key in self._running and key not in self._lent:
+            self._lent.add(key)
+            self._changed.set()
+
+    def take_back(self, key: Key) -> None:
+        """The handler of `key` has something to do again. It does not wait for a worker: one more may be busy for a while."""
+        self._lent.discard(key)
+
+    def cancel(self, key: Key) -> None:
+        """End the handling of `key`, if there is one."""
+        task = self._running.get(key)
+        if task is not None:
+            task.cancel()
+
     async def run(self) -> None:
         """Handle keys until `stop()`, and return when the last handler has ended. May be called once."""
         if self._started:
@@ -119,7 +137,7 @@ class Controller(Generic[Key]):
         self._started = True
         async with asyncio.TaskGroup() as group:
             while not self._stopping:
-                while len(self._running) < self._workers and (taken := self._take_due()) is not None:
+                while self.busy < self._workers and (taken := self._take_due()) is not None:
                     (key,) = taken
                     task = group.create_task(self._attend(key))
                     self._running[key] = task
@@ -182,7 +200,7 @@ class Controller(Generic[Key]):
 
     async def _until_changed_or_due(self) -> None:
         timer: asyncio.TimerHandle | None = None
-        if self._heap and len(self._running) < self._workers:
+        if self._heap and self.busy < self._workers:
             wait = max(0.0, self._heap[0][0] - self._time())
             timer = asyncio.get_running_loop().call_later(wait, self._changed.set)
         try:
@@ -210,6 +228,7 @@ class Controller(Generic[Key]):
     def _finish(self, key: Key, task: asyncio.Task[float | None]) -> None:
         """File when `key` is to run again, now that nobody handles it."""
         del self._running[key]
+        self._lent.discard(key)
         marked = self._due.get(key)
         if marked is not None:
             heapq.heappush(self._heap, (marked, next(self._order), key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ _TURN_PATIENCE = 2.0
 """Seconds that a database waits for an earlier one of its rollout that has not been looked at yet."""
 _LOCKED_PAUSE = 2.0
 """Seconds until a database is looked at again whose lock another process holds."""
+_CONNECT_PATIENCE = 0.5
+"""Seconds after which a database that has not answered leaves its worker to others: it must not delay them."""
 _STALLED_PAUSE = 5.0
 """Seconds until a stalled database is looked at again: a `reconciler retry` or a repair by hand shows only there."""
 
@@ -58,6 +61,9 @@ class Surroundings:
         mark: have a key looked at again, after some seconds.
         may_keep: asked after a pass: may this key keep its connection open?
         is_ancestor: is the first commit known to be part of the history of the second?
+        lend: leave the worker of a key to others.
+        take_back: and take it back.
+        stopping: the daemon ends: begin no step.
     """
 
     board: Board
@@ -69,6 +75,9 @@ class Surroundings:
     mark: Callable[[Key, float], None]
     may_keep: Callable[[Key], bool]
     is_ancestor: Callable[[str, str], Awaitable[bool]]
+    lend: Callable[[Key], None]
+    take_back: Callable[[Key], None]
+    stopping: Callable[[], bool]
 
 
 class DatabaseWorker:
@@ -110,6 +119,10 @@ class DatabaseWorker:
         self._acting: Assignment = assignment
         self._held: tuple[Problem, ...] = ()
         self._warned: set[Problem] = set()
+        self._answered = True
+        self._unanswered: asyncio.TimerHandle | None = None
+        self.writing = False
+        """It holds the lock: ending now would end a step."""
 
     def assign(self, assignment: Assignment | None) -> None:
         """Something else is declared, or (None) nothing any more. A running pass notices at its next step boundary."""
@@ -137,21 +150,12 @@ class DatabaseWorker:
             self._finish(began, "skipped")
             return None
         if assignment.declaration.suspended:
-            await self.database.close()
+            await self._let_go()
             self._rollout.settle(self.key[1], Standing.SETTLED)
             self._publish(None)
             self._finish(began, "skipped")
             return None
-        outcome = await apply(
-            self.database,
-            assignment.declaration,
-            assignment.actor,
-            now=self._shared.now,
-            acquire_timeout=0.0,
-            listener=self,
-            superseded=self._superseded,
-            admit=self._admit,
-        )
+        outcome = await self._apply(assignment)
         self._running = None
         self._observation, self._plan = outcome.observation, outcome.plan
         if outcome.plan is not None and outcome.plan.in_sync and self._last_applied_revision == "":
@@ -165,14 +169,46 @@ class DatabaseWorker:
 
     async def release(self) -> None:
         """The database is no longer declared: no SQL follows, the connection is closed."""
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Close the connection. Whoever reached the same database has it alone now."""
         for other in self._shared.identities.forget(self.key):
             self._shared.mark(other, 0.0)
         await self.database.close()
+
+    async def _apply(self, assignment: Assignment) -> Outcome:
+        """Bring the database to what is declared; until it has answered, its worker is there for others."""
+        patience = _CONNECT_PATIENCE if self._answered else 0.0
+        self._unanswered = asyncio.get_running_loop().call_later(patience, self._shared.lend, self.key)
+        try:
+            outcome = await apply(
+                self.database,
+                assignment.declaration,
+                assignment.actor,
+                now=self._shared.now,
+                acquire_timeout=0.0,
+                listener=self,
+                superseded=self._superseded,
+                admit=self._admit,
+            )
+        finally:
+            self._take_back()
+            self.writing = False
+        self._answered = outcome.observation is not None
+        return outcome
+
+    def _take_back(self) -> None:
+        if self._unanswered is not None:
+            self._unanswered.cancel()
+            self._unanswered = None
+        self._shared.take_back(self.key)
 
     # what `apply` tells while it runs
 
     def planned(self, observation: Observation, plan: Plan) -> None:
         """A plan was made."""
+        self._take_back()
         self._observation, self._plan = observation, plan
         self._engine = observation.engine
         self._remaining = list(plan.steps)
@@ -188,6 +224,7 @@ class DatabaseWorker:
 
     def locked(self, seconds: float) -> None:
         """The lock is ours."""
+        self.writing = True
         self._shared.metrics.lock_wait(self.key[0], "advisory", seconds)
 
     def started(self, step: Step) -> None:
@@ -223,7 +260,8 @@ class DatabaseWorker:
     def _superseded(self) -> bool:
         newest = self.assignment
         return (
-            bool(self._held)
+            self._shared.stopping()
+            or bool(self._held)
             or newest is None
             or (newest is not self._acting and self._acting.changes(newest, self._remaining))
         )

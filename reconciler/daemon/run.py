@@ -114,7 +114,6 @@ class Daemon:
         self._rollouts: dict[str, EnvironmentRollout] = {}
         self._environments: dict[str, EnvironmentStatus] = {}
         self._seen: Revision | None = None
-        self._source_failures = 0
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._controller: Controller[Key] = Controller(
@@ -141,6 +140,9 @@ class Daemon:
             mark=self._mark,
             may_keep=self._may_keep,
             is_ancestor=self._is_ancestor,
+            lend=self._controller.lend,
+            take_back=self._controller.take_back,
+            stopping=self._stop.is_set,
         )
         metrics.declare_repository(source.repository)
 
@@ -156,8 +158,10 @@ class Daemon:
         controlling = asyncio.create_task(self._controller.run(), name="work on databases")
         stopping = asyncio.create_task(self._stop.wait(), name="wait for a signal")
         await asyncio.wait([following, controlling, stopping], return_when=asyncio.FIRST_COMPLETED)
-        self._log.info("stopping", running=[_path(key) for key in sorted(self._controller.running)])
+        self._stop.set()
         following.cancel()
+        self._end_looking()
+        self._log.info("stopping", running=[_path(key) for key in sorted(self._writing())])
         await self._drain()
         outcomes = await asyncio.gather(following, controlling, return_exceptions=True)
         stopping.cancel()
@@ -166,6 +170,17 @@ class Daemon:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
+
+    def _writing(self) -> set[Key]:
+        return {
+            key for key in self._controller.running if key in self._workers and self._workers[key].writing
+        }
+
+    def _end_looking(self) -> None:
+        """Passes that only look, or wait for a server that does not answer, have nothing to finish."""
+        self._controller.stop()
+        for key in self._controller.running - self._writing():
+            self._controller.cancel(key)
 
     async def _drain(self) -> None:
         draining = asyncio.create_task(self._controller.drain(self._options.grace))
@@ -181,17 +196,40 @@ class Daemon:
     # the source
 
     async def _follow(self) -> None:
-        await self._refresh_until_read()
-        async for _ in self._source.changes():
-            await self._refresh_until_read()
+        """Look at the repository whenever it may have changed, and more often while it cannot be read."""
+        beats = aiter(self._source.changes())
+        beat: asyncio.Task[None] | None = None
+        failures = 0
+        try:
+            while True:
+                failures = 0 if await self._refresh_safely() else failures + 1
+                patience = (
+                    min(backoff.delay(failures, random.random()), self._options.interval)
+                    if failures
+                    else None
+                )
+                if beat is None or beat.done():
+                    beat = asyncio.create_task(_next(beats))
+                await asyncio.wait([beat], timeout=patience)
+                if beat.done():
+                    beat.result()
+        finally:
+            if beat is not None:
+                beat.cancel()
 
-    async def _refresh_until_read(self) -> None:
-        while not await self._refresh():
-            self._source_failures += 1
-            await asyncio.sleep(
-                min(backoff.delay(self._source_failures, random.random()), self._options.interval)
+    async def _refresh_safely(self) -> bool:
+        """No commit, whatever it holds, ends the daemon: every environment of every other revision depends on it."""
+        try:
+            return await self._refresh()
+        except Exception as error:  # noqa: BLE001 - a mistake of ours: said loudly, and tried again
+            self._log.error("internal error", exc_info=error)
+            problem = Problem(
+                reason=Reason.INTERNAL_ERROR,
+                message=f"the newest revision cannot be taken over: {type(error).__name__}",
+                remedy="the log has the details; please report them. Every environment stays as it is meanwhile",
             )
-        self._source_failures = 0
+            self.board.source = replace(self.board.source, problem=problem)
+            return False
 
     async def _refresh(self) -> bool:
         """Read the newest revision and hand out what it declares. Returns False when the repository could not be read."""
@@ -209,10 +247,10 @@ class Daemon:
             self._source_problem(error.problem)
             return False
         self._metrics.git_fetch(repository, "success", monotonic() - began)
-        self._seen = revision
-        self._source_is_fine(revision, declared.problem)
         if declared.problem is None:
             await self._adopt(declared)
+        self._seen = revision
+        self._source_is_fine(revision, declared.problem)
         return True
 
     def _source_is_fine(self, revision: Revision, problem: Problem | None) -> None:
@@ -381,6 +419,10 @@ def _greet(log: Any, source: Source, url: str) -> None:
         status=f"{url}/",
         metrics=f"{url}/metrics",
     )
+
+
+async def _next(beats: AsyncIterator[None]) -> None:
+    await anext(beats)
 
 
 @asynccontextmanager
