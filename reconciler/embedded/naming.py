@@ -45,7 +45,7 @@ def psql_command(dsn: str) -> str:
             program = shlex.quote(find_installation().program("psql"))
         except ReconcilerError:
             pass  # whoever reads the line then knows what to install
-    return f'{program} "{dsn}"' if not set(dsn) & set('"$`\\!') else f"{program} {shlex.quote(dsn)}"
+    return f"{program} {shlex.quote(dsn)}"
 
 
 def _quote(value: str) -> str:
