@@ -28,6 +28,7 @@ from reconciler.model import (
     Change,
     Claim,
     Database,
+    File,
     Problem,
     ProblemError,
     Reason,
@@ -88,6 +89,7 @@ class Declarations:
         self._source = source
         self._manifests = ManifestReader()
         self._catalogs = CatalogReader()
+        self._changes: dict[str, tuple[str, Change | None]] = {}
 
     async def read(self, revision: Revision, *, with_changes: bool = True) -> Declared:
         """What `revision` declares.
@@ -112,10 +114,20 @@ class Declarations:
             if manifest is None or migrations is None:
                 environments[name] = Environment(name=name, problems=_problems(found[name]))
                 continue
-            change = await self._source.last_change(revision, manifest.path) if with_changes else None
+            change = (
+                await self._last_change(revision, snapshot.files[manifest.path]) if with_changes else None
+            )
             catalog = self._catalogs.read(migrations, manifest.migrations)
             environments[name] = Environment(name=name, manifest=manifest, catalog=catalog, change=change)
         return Declared(revision=revision, environments=environments)
+
+    async def _last_change(self, revision: Revision, file: File) -> Change | None:
+        """The commit that last changed a manifest. The log is asked only when the content is another than the last time."""
+        blob, change = self._changes.get(file.path, ("", None))
+        if blob != file.blob:
+            change = await self._source.last_change(revision, file.path)
+            self._changes[file.path] = (file.blob, change)
+        return change
 
     def catalog(self, snapshot: Snapshot, folder: str) -> Catalog:
         """The migrations of one folder of a snapshot."""
