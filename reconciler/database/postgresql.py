@@ -169,10 +169,15 @@ class PostgresDatabase:
             )
         if seen.foreign_history is not None:
             raise ProblemError(foreign_history(seen.foreign_history))
-        if not seen.initialised:
-            await session.read(
-                "BEGIN", session.queries("create_tables"), "COMMIT", doing="creating our tables"
-            )
+        if seen.initialised:
+            return
+        ((exists,),) = await session.read(
+            session.queries("schema_exists", schema=self._schema), doing="looking for our schema"
+        )
+        creations = [session.queries("create_tables")]
+        if not exists[0]:
+            creations.insert(0, session.queries("create_schema"))
+        await session.read("BEGIN", *creations, "COMMIT", doing="creating our tables")
 
     async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID) -> int:
         claim = actor.claim

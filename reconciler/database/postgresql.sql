@@ -1,4 +1,4 @@
--- Every statement we send to PostgreSQL, in named blocks. `{history}`, `{journal}`, `{lock}` stand for our tables, always
+-- Every statement we send to PostgreSQL, in named blocks. `{history}`, `{journal}`, `{lock}` stand for our tables in `{schema}`, always
 -- schema-qualified, since a migration may change the search path; `:name` stands for an escaped literal.
 
 -- name: session_settings
@@ -95,6 +95,13 @@ SELECT * FROM (
     FROM {journal} WHERE :version IS NULL OR version = :version::bigint
     ORDER BY recorded_at DESC, id DESC LIMIT :limit
 ) newest ORDER BY 1, id
+
+-- name: schema_exists
+-- CREATE SCHEMA IF NOT EXISTS asks for the privilege to create one even when there is nothing to create.
+SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = :schema)
+
+-- name: create_schema
+CREATE SCHEMA IF NOT EXISTS {schema}
 
 -- name: create_tables
 CREATE TABLE IF NOT EXISTS {history} (

@@ -36,6 +36,7 @@ class Queries:
     ) -> None:
         schema = quote_identifier(history_schema)
         self._names = {
+            "schema": schema,
             "history": f"{schema}.schema_migrations",
             "journal": f"{schema}.schema_migrations_journal",
             "lock": f"{schema}.schema_migrations_lock",

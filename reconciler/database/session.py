@@ -190,9 +190,16 @@ class Session:
             psycopg.errors.UndefinedColumn,
             psycopg.errors.InvalidSchemaName,
         ):
+            await self._end_failed_transaction()
             raise
         except psycopg.Error as error:
+            await self._end_failed_transaction()
             raise translate(error, doing) from None
+
+    async def _end_failed_transaction(self) -> None:
+        """A message that failed behind its own BEGIN must not leave the session unable to answer anything else."""
+        if self.in_transaction:
+            await self.send("ROLLBACK")
 
     async def send(self, message: str) -> Sequence[PGresult]:
         """Send one message and return the results at libpq level, the one of an error included.
