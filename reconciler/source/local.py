@@ -119,14 +119,14 @@ class LocalSource:
 
     def _use(self, repository: Repository) -> None:
         self._repository = repository
+        self._known = _inode(repository.git_dir)
         self._git = Git(self._lane.processes, git_dir=str(repository.git_dir))
 
     def _head(self) -> Revision:
         self._seen = self._reference_state()
-        commit = self._tip()
-        if commit is None:
+        if _inode(self._repository.git_dir) != self._known:
             self._rediscover()
-            commit = self._tip()
+        commit = self._tip()
         if commit is None:
             raise self._missing()
         return revision_of(commit, self._branch)
@@ -135,15 +135,13 @@ class LocalSource:
         try:
             return tip(self._git, self._branch)
         except ObjectsUnreadable as error:
-            if os.path.isdir(self._repository.git_dir):
-                raise fetch_failed(
-                    f"could not read the branch {self._branch} of {self._repository}: {error}",
-                    remedy="check the repository with git fsck",
-                ) from error
-            return None
+            raise fetch_failed(
+                f"could not read the branch {self._branch} of {self._repository}: {error}",
+                remedy="check the repository with git fsck",
+            ) from error
 
     def _rediscover(self) -> None:
-        """The repository may have been replaced by one that keeps its parts elsewhere."""
+        """What stood there is gone or was replaced, perhaps by a repository that keeps its parts elsewhere."""
         try:
             self._use(discover(self._place, self._lane.processes, trusted=self._trusted))
         except ProblemError as error:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import getpass
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -173,6 +174,8 @@ class SshServer:
         sshd = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
         if sshd is None or shutil.which("ssh-keygen") is None:
             pytest.skip("sshd is not installed: fetching over SSH is NOT tested")
+        if pwd.getpwuid(os.geteuid()).pw_shell.endswith(("nologin", "false")):
+            pytest.skip("this user has no login shell: fetching over SSH is NOT tested")
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         folder.mkdir(mode=0o700)

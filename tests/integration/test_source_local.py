@@ -247,6 +247,9 @@ async def test_replaced_by_another_repository_while_running(
         await ticks.next()
         assert (await source.head()).commit == commit
         assert await contents(source, "manifests") == {"manifests/dev.yaml": b"other\n"}
+        newer = Repository(git_repository.path).commit(files={"manifests/dev.yaml": "newer\n"})
+        await ticks.next()
+        assert (await source.head()).commit == newer
 
 
 async def test_a_rewritten_branch(git_repository: Repository) -> None:
@@ -275,6 +278,10 @@ async def test_a_shallow_repository(git_repository: Repository, tmp_path: Path) 
     change = await source.last_change(revision, "manifests/dev.yaml")
     assert change is not None
     assert change.commit == second
+    # both commits are here, the way between them is not
+    git_repository.run("config", "uploadpack.allowAnySHA1InWant", "true")
+    Repository(tmp_path / "shallow").run("fetch", "--quiet", "--depth=1", "origin", first)
+    assert await source.is_ancestor(first, second) is None
 
 
 # kinds of repositories
