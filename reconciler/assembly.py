@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,19 +107,49 @@ class Declarations:
             return Declared(revision=revision, problem=_no_manifests(revision))
         manifests = {name: value for name, value in found.items() if isinstance(value, Manifest)}
         folders = sorted({manifest.migrations for manifest in manifests.values()})
-        migrations = await self._source.read(revision, folders) if folders else None
+        migrations = await self._folders(revision, folders)
         environments: dict[str, Environment] = {}
         for name in sorted(found):
             manifest = manifests.get(name)
-            if manifest is None or migrations is None:
+            if manifest is None:
                 environments[name] = Environment(name=name, problems=_problems(found[name]))
+                continue
+            files = migrations[manifest.migrations]
+            if isinstance(files, Problem):
+                environments[name] = Environment(name=name, problems=(files,))
                 continue
             change = (
                 await self._last_change(revision, snapshot.files[manifest.path]) if with_changes else None
             )
-            catalog = self._catalogs.read(migrations, manifest.migrations)
+            catalog = self._catalogs.read(files, manifest.migrations)
             environments[name] = Environment(name=name, manifest=manifest, catalog=catalog, change=change)
         return Declared(revision=revision, environments=environments)
+
+    async def _folders(self, revision: Revision, folders: Sequence[str]) -> dict[str, Snapshot | Problem]:
+        """The files of each folder, or why it cannot be read.
+
+        All at once, since that takes a single git process; one by one when that fails, since a folder that cannot be read
+        concerns only those who use it.
+
+        Raises:
+            ProblemError: none of them can be read.
+        """
+        if not folders:
+            return {}
+        try:
+            return dict.fromkeys(folders, await self._source.read(revision, folders))
+        except ProblemError:
+            if len(folders) == 1:
+                raise
+        found: dict[str, Snapshot | Problem] = {}
+        for folder in folders:
+            try:
+                found[folder] = await self._source.read(revision, [folder])
+            except ProblemError as error:
+                found[folder] = error.problem
+        if not any(isinstance(files, Snapshot) for files in found.values()):
+            raise ProblemError(next(files for files in found.values() if isinstance(files, Problem)))
+        return found
 
     async def _last_change(self, revision: Revision, file: File) -> Change | None:
         """The commit that last changed a manifest. The log is asked only when the content is another than the last time."""

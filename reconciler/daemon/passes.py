@@ -167,6 +167,26 @@ class DatabaseWorker:
             await self.database.close()
         return delay
 
+    def broke(self, error: Exception, delay: float) -> None:
+        """A pass ended by a mistake of ours: what was known before may be wrong now, and must not be shown as if it held.
+
+        Args:
+            error: what was raised.
+            delay: seconds until the next try.
+        """
+        self._running = None
+        self._observation = self._plan = None
+        self._settle(Standing.STALLED)
+        problem = Problem(
+            reason=Reason.INTERNAL_ERROR,
+            message=f"an error that nobody foresaw: {type(error).__name__}",
+            remedy="the log has the details; please report them. It is tried again by itself",
+        )
+        self._shared.metrics.failure(*self.key, problem.reason)
+        self._publish(problem, delay=delay)
+        self._reported = (problem.reason, problem.message)
+        self._shared.board.attempted(self.key)
+
     async def release(self) -> None:
         """The database is no longer declared: no SQL follows, the connection is closed."""
         await self._let_go()

@@ -37,6 +37,7 @@ from reconciler.manifest import DatabaseTarget, Timeouts
 from reconciler.metrics import Metrics
 from reconciler.model import (
     EnvironmentStatus,
+    ErrorClass,
     Problem,
     ProblemError,
     Reason,
@@ -114,6 +115,8 @@ class Daemon:
         self._rollouts: dict[str, EnvironmentRollout] = {}
         self._environments: dict[str, EnvironmentStatus] = {}
         self._seen: Revision | None = None
+        self._incomplete = False
+        """A folder of the revision could not be read for a reason that may pass."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._controller: Controller[Key] = Controller(
@@ -203,11 +206,9 @@ class Daemon:
         try:
             while True:
                 failures = 0 if await self._refresh_safely() else failures + 1
-                patience = (
-                    min(backoff.delay(failures, random.random()), self._options.interval)
-                    if failures
-                    else None
-                )
+                patience = self._options.resync if self._incomplete else None
+                if failures:
+                    patience = min(backoff.delay(failures, random.random()), self._options.interval)
                 if beat is None or beat.done():
                     beat = asyncio.create_task(_next(beats))
                 await asyncio.wait([beat], timeout=patience)
@@ -237,7 +238,7 @@ class Daemon:
         repository = self._source.repository
         try:
             revision = await self._source.head()
-            if revision == self._seen:
+            if revision == self._seen and not self._incomplete:
                 self._source_is_fine(revision, None)
                 self._metrics.git_fetch(repository, "success", monotonic() - began)
                 return True
@@ -250,6 +251,11 @@ class Daemon:
         if declared.problem is None:
             await self._adopt(declared)
         self._seen = revision
+        self._incomplete = any(
+            problem.reason.error_class is ErrorClass.TEMPORARY
+            for environment in declared.environments.values()
+            for problem in environment.problems
+        )
         self._source_is_fine(revision, declared.problem)
         return True
 
@@ -279,12 +285,13 @@ class Daemon:
             for name, environment in declared.environments.items()
             if not self._options.environments or name in self._options.environments
         }
-        self._log.info(
-            "revision",
-            revision=str(declared.revision),
-            author=declared.revision.author,
-            environments=sorted(wanted),
-        )
+        if declared.revision != self._seen:
+            self._log.info(
+                "revision",
+                revision=str(declared.revision),
+                author=declared.revision.author,
+                environments=sorted(wanted),
+            )
         statuses: dict[str, EnvironmentStatus] = {}
         keys: list[Key] = []
         for name, environment in wanted.items():
@@ -387,9 +394,10 @@ class Daemon:
     def _unexpected(self, key: Key, error: Exception) -> float:
         """A mistake of ours, or an error nobody thought of: said loudly, and tried again."""
         self._log.error("internal error", environment=key[0], database=key[1], exc_info=error)
-        self._metrics.failure(*key, Reason.INTERNAL_ERROR)
-        self.board.attempted(key)
-        return backoff.delay(3, random.random())
+        delay = backoff.delay(3, random.random())
+        if key in self._workers:
+            self._workers[key].broke(error, delay)
+        return delay
 
     def _mark(self, key: Key, after: float) -> None:
         if key in self._workers:
