@@ -8,12 +8,15 @@ through the process's redactor once more, for here it leaves the process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.model.git import Revision
+from reconciler.model.history import AppliedMigration, JournalEvent
 from reconciler.model.plan import Plan, Step
 from reconciler.model.problem import Problem
+from reconciler.model.protocols import StepResult
 from reconciler.model.reasons import Condition
 from reconciler.model.status import (
     ConditionStatus,
@@ -154,6 +157,60 @@ def plan_as_dict(plan: Plan, *, statements: bool = False) -> JsonObject:
         "refusals": [problem_as_dict(problem) for problem in plan.refusals],
         "warnings": [problem_as_dict(problem) for problem in plan.warnings],
         "pins": [pin.version for pin in plan.pins],
+    }
+
+
+def result_as_dict(
+    applied: Sequence[tuple[Step, StepResult]], plan: Plan | None, problem: Problem | None
+) -> JsonObject:
+    """What came of bringing one database to a version.
+
+    Args:
+        applied: the steps that are in force, in the order they ran.
+        plan: what is left to do; None when the database was not reached at the end.
+        problem: why it stopped short.
+    """
+    return {
+        "in_sync": plan is not None and plan.in_sync,
+        "current_version": plan.current if plan is not None else None,
+        "target_version": plan.target if plan is not None else None,
+        "applied": [
+            {**_step_as_dict(step, statements=False), "duration_seconds": result.duration}
+            for step, result in applied
+        ],
+        "plan": plan_as_dict(plan) if plan is not None else None,
+        "problem": _problem_or_null(problem),
+    }
+
+
+def applied_as_dict(row: AppliedMigration) -> JsonObject:
+    """One row of the history."""
+    milliseconds = row.execution_time_ms
+    return {
+        "version": row.version,
+        "name": row.name,
+        "status": row.status.value,
+        "direction": row.direction.value,
+        "applied_at": instant_as_text(row.applied_at),
+        "duration_seconds": None if milliseconds is None else milliseconds / 1000,
+        "checksum": row.checksum,
+        "git_revision": row.git_revision or None,
+        "error_message": row.error_message or None,
+    }
+
+
+def event_as_dict(event: JournalEvent) -> JsonObject:
+    """One event of the journal. What `details` holds depends on the event."""
+    return {
+        "at": instant_as_text(event.at),
+        "attempt": event.attempt,
+        "event": event.event,
+        "version": event.version,
+        "direction": event.direction or None,
+        "outcome": event.outcome or None,
+        "reason": event.reason or None,
+        "message": event.message or None,
+        "details": event.details,
     }
 
 

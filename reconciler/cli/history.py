@@ -1,0 +1,140 @@
+"""`reconciler history`: what was applied, and every attempt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import click
+
+from reconciler.cli.exits import Exit
+from reconciler.cli.options import (
+    VERSION,
+    OutputOptions,
+    RepositoryOptions,
+    SelectionOptions,
+    example,
+    output_options,
+    repository_options,
+    selection_options,
+)
+from reconciler.model import AppliedMigration, JournalEvent, Problem
+
+
+@click.command(
+    "history",
+    epilog=example(
+        "reconciler history -e dev",
+        "reconciler history -e production -d orders --version 42 --output json",
+        "reconciler history --dsn env:DSN --limit 5",
+    ),
+)
+@click.option("--version", type=VERSION, metavar="N", help="Only this migration.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="The newest N migrations and the newest N events.",
+)
+@repository_options(working_tree=False)
+@selection_options(server=True)
+@output_options()
+def command(
+    version: int | None,
+    limit: int,
+    repository: RepositoryOptions,
+    selection: SelectionOptions,
+    output_as: OutputOptions,
+) -> Exit:
+    """Show what was applied to databases, and the journal of every attempt, oldest first. Reads only."""
+    from reconciler.cli.running import run_to_end
+    from reconciler.cli.terminal import write_json
+    from reconciler.errors import UsageError
+    from reconciler.model.encoding import applied_as_dict, event_as_dict, problem_as_dict
+
+    if selection.server is not None:
+        raise UsageError(
+            "a daemon does not tell the history of its databases yet",
+            remedy="ask the database itself: leave --server out, or give --dsn",
+        )
+    found = run_to_end(_read(version, limit, repository, selection))
+    if output_as.json:
+        write_json(
+            {
+                "databases": [
+                    {
+                        "environment": each.environment,
+                        "database": each.database,
+                        "applied": [applied_as_dict(row) for row in each.applied],
+                        "applied_total": each.total,
+                        "journal": [event_as_dict(event) for event in each.journal],
+                        "problem": problem_as_dict(each.problem) if each.problem is not None else None,
+                    }
+                    for each in found
+                ]
+            }
+        )
+    else:
+        for index, each in enumerate(found):
+            _write(each, first=not index)
+    return Exit.ERROR if any(each.problem is not None for each in found) else Exit.DONE
+
+
+class _Found(NamedTuple):
+    environment: str
+    database: str
+    applied: list[AppliedMigration]
+    total: int
+    journal: list[JournalEvent]
+    problem: Problem | None
+
+
+def _write(found: _Found, *, first: bool) -> None:
+    from reconciler.cli.terminal import write, write_error, write_table
+    from reconciler.report.histories import applied_table, journal_table
+    from reconciler.report.problems import problem_text
+    from reconciler.report.status import database_name
+    from reconciler.report.text import counted
+
+    name = database_name(found.environment, found.database)
+    if found.problem is not None:
+        write_error(f"{name}: {problem_text(found.problem)}")
+        return
+    shown = f", the newest {len(found.applied)} shown" if len(found.applied) < found.total else ""
+    lead = "" if first else "\n"
+    write(f"{lead}{name}: {counted(found.total, 'migration')} in its history{shown}")
+    if found.applied:
+        write_table(applied_table(found.applied))
+    if found.journal:
+        write(f"\n{name}: {counted(len(found.journal), 'event')} of its journal")
+        write_table(journal_table(found.journal))
+
+
+async def _read(
+    version: int | None, limit: int, repository: RepositoryOptions, selection: SelectionOptions
+) -> list[_Found]:
+    from reconciler.cli.subjects import open_scope, refuse_broken
+    from reconciler.model import ProblemError
+
+    found = []
+    async with open_scope(repository, selection) as scope:
+        refuse_broken(scope, selection)
+        for subject in scope.subjects:
+            if subject.suspended:
+                continue
+            applied: list[AppliedMigration] = []
+            journal: list[JournalEvent] = []
+            problem = None
+            try:
+                database = scope.workspace.open(subject.environment, subject.target, subject.timeouts)
+                applied = await database.applied(version)
+                journal = await database.journal(version, limit)
+            except ProblemError as error:
+                problem = error.problem
+            found.append(
+                _Found(
+                    subject.environment, subject.target.name, applied[-limit:], len(applied), journal, problem
+                )
+            )
+    return found

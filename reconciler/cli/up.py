@@ -1,0 +1,48 @@
+"""`reconciler up`: to the declared version, upwards."""
+
+from __future__ import annotations
+
+import click
+
+from reconciler.cli.exits import Exit
+from reconciler.cli.options import (
+    VERSION,
+    OutputOptions,
+    RepositoryOptions,
+    SelectionOptions,
+    example,
+    output_options,
+    repository_options,
+    selection_options,
+)
+
+
+@click.command(
+    "up",
+    epilog=example(
+        "reconciler up -e dev",
+        "reconciler up -e production --dry-run",
+        "reconciler up --dsn env:DSN --migrations db/migrations",
+    ),
+)
+@click.option("--version", type=VERSION, metavar="N", help="To this version instead of the declared one.")
+@click.option("--dry-run", is_flag=True, help="Print the statements as they would be sent, and send none.")
+@repository_options(working_tree=True)
+@selection_options(migrations=True)
+@output_options()
+def command(
+    version: int | None,
+    dry_run: bool,
+    repository: RepositoryOptions,
+    selection: SelectionOptions,
+    output_as: OutputOptions,
+) -> Exit:
+    """Apply migrations: to the declared version, or with a DSN alone, all there are.
+
+    Where a manifest declares another version than --version, that is refused, since a running daemon would undo it;
+    unless the environment is suspended. Never takes anything back: that is what down is for.
+    """
+    from reconciler.cli.migration_verb import run_migration
+    from reconciler.model import Direction
+
+    return run_migration(Direction.UP, version, repository, selection, output_as, dry_run=dry_run)

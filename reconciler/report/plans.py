@@ -1,0 +1,85 @@
+"""Plans as text: the steps, what stands against them, and the statements as they would be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.model.duration import format_duration
+from reconciler.model.plan import Plan, Step
+from reconciler.report.problems import problem_text
+from reconciler.report.table import Table
+from reconciler.report.text import counted, one_line
+
+_HEADERS = ("STEP", "VERSION", "NAME", "SCRIPT FROM", "TRANSACTION", "STATEMENTS")
+
+
+def plan_title(name: str, plan: Plan) -> str:
+    """One line: from where to where, and in how many steps."""
+    if plan.in_sync:
+        return f"{name}: in sync at version {plan.target}"
+    way = (
+        f"from version {plan.current} to {plan.target}"
+        if plan.current != plan.target
+        else f"at version {plan.target}"
+    )
+    pins = f", {counted(len(plan.pins), 'row')} of the history to complete" if plan.pins else ""
+    refused = "; refused" if plan.refusals else ""
+    return f"{name}: {way}, {counted(len(plan.steps), 'step')}{pins}{refused}"
+
+
+def plan_table(plan: Plan) -> Table:
+    """One line a step."""
+    rows = [
+        (
+            step.direction.value,
+            str(step.version),
+            one_line(step.name),
+            step.source.value,
+            "yes" if step.transactional else "no",
+            _statements(step),
+        )
+        for step in plan.steps
+    ]
+    return Table(_HEADERS, rows, frozenset({"VERSION", "STATEMENTS"}), {"down": "yellow", "up": "green"})
+
+
+def plan_notes(plan: Plan) -> Iterator[str]:
+    """Data that goes, warnings, and refusals with their remedies."""
+    for step in plan.steps:
+        for loss in step.data_loss:
+            yield f"warning: {_label(step)} {one_line(loss)}: no down brings that data back"
+    for warning in plan.warnings:
+        yield problem_text(warning, label="warning")
+    for refusal in plan.refusals:
+        yield problem_text(refusal, label="refused")
+
+
+def plan_script(name: str, plan: Plan) -> Iterator[str]:
+    """The statements of a plan, step by step, as they would be sent."""
+    yield f"-- {plan_title(name, plan)}; nothing was sent"
+    for step in plan.steps:
+        yield ""
+        yield f"-- {_label(step)}: {one_line(step.script.path)}, from {_SOURCES[step.source.value]}"
+        yield (
+            f"-- lock_timeout {format_duration(step.lock_timeout)}, "
+            f"statement_timeout {format_duration(step.statement_timeout)}"
+        )
+        yield "-- BEGIN" if step.transactional else "-- no transaction: each statement by itself"
+        if step.first_statement:
+            yield f"-- {counted(step.first_statement, 'statement')} done by an earlier attempt"
+        for statement in step.statements[step.first_statement :]:
+            yield f"{statement.text};"
+        if step.transactional:
+            yield "-- COMMIT"
+
+
+_SOURCES = {"checkout": "the checkout", "stored": "the database, as stored when it was applied", "git": "git"}
+
+
+def _label(step: Step) -> str:
+    return f"{step.direction} {step.version} {one_line(step.name)}"
+
+
+def _statements(step: Step) -> str:
+    total = len(step.statements)
+    return str(total) if not step.first_statement else f"{total - step.first_statement} of {total}"

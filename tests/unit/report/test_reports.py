@@ -1,0 +1,252 @@
+"""Problems, statuses, plans, histories and outcomes as text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from reconciler.lint import Finding, Severity
+from reconciler.model import (
+    AppliedMigration,
+    AttemptKey,
+    DatabaseStatus,
+    Direction,
+    EnvironmentStatus,
+    JournalEvent,
+    PendingStep,
+    Place,
+    Plan,
+    Problem,
+    Reason,
+    RowStatus,
+    Script,
+    ScriptSource,
+    State,
+    Statement,
+    Step,
+    StepResult,
+)
+from reconciler.model.encoding import (
+    applied_as_dict,
+    environment_as_dict,
+    event_as_dict,
+    problem_as_dict,
+    result_as_dict,
+)
+from reconciler.report.findings import finding_text, findings_summary
+from reconciler.report.histories import applied_table, journal_table
+from reconciler.report.outcomes import outcome_line, step_line
+from reconciler.report.plans import plan_notes, plan_script, plan_table, plan_title
+from reconciler.report.problems import error_text, problem_text
+from reconciler.report.status import database_name, status_details, status_table
+from reconciler.report.table import plain_table
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PROBLEM = Problem(
+    reason=Reason.STATEMENT_FAILED,
+    message='relation "a" already exists',
+    remedy="rename it",
+    place=Place("migrations/1_a.sql", 2, 14),
+    excerpt="CREATE TABLE a ();\n             ^",
+    sqlstate="42P07",
+    detail="DETAIL: there is one",
+    statement_index=1,
+)
+STEP = Step(
+    version=1,
+    name="create_a",
+    direction=Direction.UP,
+    script=Script("CREATE TABLE a ();\nSELECT 1;\n", "migrations/1_a.sql", 2),
+    source=ScriptSource.CHECKOUT,
+    statements=(Statement("CREATE TABLE a ()", 0, 2, 1), Statement("SELECT 1", 19, 3, 1)),
+    transactional=True,
+    lock_timeout=2.0,
+    statement_timeout=0.0,
+    key=AttemptKey(1, Direction.UP, "digest", "policy"),
+    migration=None,
+)
+
+
+def test_problem_says_what_where_and_what_to_do() -> None:
+    assert problem_text(PROBLEM) == (
+        'error: migrations/1_a.sql:2:14: relation "a" already exists [StatementFailed, SQLSTATE 42P07, statement 1]\n'
+        "    CREATE TABLE a ();\n"
+        "                 ^\n"
+        "  DETAIL: there is one\n"
+        "  remedy: rename it"
+    )
+
+
+def test_problem_of_a_daemon_reads_the_same() -> None:
+    assert problem_text(problem_as_dict(PROBLEM)) == problem_text(PROBLEM)
+
+
+def test_problem_of_a_stranger_is_shown_as_far_as_it_goes() -> None:
+    assert problem_text({"reason": "NewReason", "message": "x\x1b[2J"}) == "error: x\\x1b[2J [NewReason]"
+    assert problem_text({}) == "error:  [unknown reason]"
+
+
+def test_problem_without_details_is_one_line() -> None:
+    problem = Problem(reason=Reason.LOCK_HELD, message="held")
+    assert problem_text(problem, label="refused") == "refused: held [LockHeld]"
+
+
+def test_error_text() -> None:
+    assert error_text("no", "") == "error: no"
+    assert error_text("no", "do") == "error: no\n  remedy: do"
+
+
+def _environment(**changes: object) -> EnvironmentStatus:
+    status = DatabaseStatus(
+        environment="dev", database="orders", state=State.IN_SYNC, target=3, current=3, since=NOW
+    )
+    return EnvironmentStatus(
+        environment="dev",
+        target=3,
+        suspended=False,
+        databases=(replace(status, **changes),),  # type: ignore[arg-type]  # names are checked by the dataclass
+    )
+
+
+def _table(environment: EnvironmentStatus) -> str:
+    return plain_table(status_table([environment_as_dict(environment)], NOW))
+
+
+def test_status_table_shows_one_line_a_database() -> None:
+    assert _table(_environment()).splitlines()[1].split("  ")[:1] == ["dev"]
+    assert _table(_environment()).split() == [
+        *("ENVIRONMENT", "DATABASE", "STATE", "TARGET", "CURRENT", "PENDING", "SINCE"),
+        *("dev", "orders", "in", "sync", "3", "3", "0", "2026-01-02", "03:04:05Z", "(just", "now)"),
+    ]
+
+
+def test_status_table_counts_pending_by_direction() -> None:
+    steps = [
+        PendingStep(version=each, name="x", direction=direction, source="checkout", transactional=True)
+        for each, direction in [(5, Direction.DOWN), (2, Direction.UP), (3, Direction.UP)]
+    ]
+    assert "1 down, 2 up" in _table(_environment(pending=tuple(steps)))
+
+
+def test_status_table_shows_what_is_not_known_as_a_dash() -> None:
+    unknown = _table(_environment(state=None, target=None, current=None, since=None)).splitlines()[1]
+    assert unknown.split() == ["dev", "orders", "-", "-", "-", "-", "-"]
+
+
+def test_status_of_a_broken_manifest_is_a_line_and_a_problem() -> None:
+    broken = EnvironmentStatus(environment="dev", target=None, suspended=False, problem=PROBLEM)
+    assert "blocked" in _table(broken)
+    (detail,) = status_details([environment_as_dict(broken)], warnings=False)
+    assert detail.startswith("dev: error: migrations/1_a.sql:2:14:")
+
+
+def test_status_details_tell_every_problem_and_the_lock() -> None:
+    environment = _environment(
+        problem=PROBLEM, problems=(PROBLEM, PROBLEM), warnings=(PROBLEM,), holder="me", holder_since=NOW
+    )
+    rendered = [environment_as_dict(environment)]
+    assert len(list(status_details(rendered, warnings=False))) == 3
+    assert len(list(status_details(rendered, warnings=True))) == 4
+    assert "dev/orders: the lock is held by me since 2026-01-02 03:04:05Z" in status_details(
+        rendered, warnings=False
+    )
+
+
+def test_status_of_a_newer_daemon_is_shown_all_the_same() -> None:
+    strange = {"environment": "dev", "databases": [{"database": "x", "state": "brand_new", "since": 7}]}
+    assert "brand new" in plain_table(status_table([strange], NOW))
+
+
+def test_database_name() -> None:
+    assert database_name("dev", "orders") == "dev/orders"
+    assert database_name("dev", "dev") == "dev"
+    assert database_name("", "default") == "default"
+    assert database_name("", "") == "-"
+
+
+def test_plan_title_says_where_to() -> None:
+    assert plan_title("dev", Plan(current=3, target=3)) == "dev: in sync at version 3"
+    plan = Plan(current=0, target=1, steps=(STEP,))
+    assert plan_title("dev", plan) == "dev: from version 0 to 1, 1 step"
+    refused = replace(plan, refusals=(PROBLEM,))
+    assert plan_title("dev", refused) == "dev: from version 0 to 1, 1 step; refused"
+
+
+def test_plan_table_and_notes() -> None:
+    plan = Plan(
+        current=0,
+        target=1,
+        steps=(replace(STEP, first_statement=1, data_loss=("drops a",)),),
+        warnings=(PROBLEM,),
+        refusals=(PROBLEM,),
+    )
+    assert plan_table(plan).rows == [("up", "1", "create_a", "checkout", "yes", "1 of 2")]
+    notes = list(plan_notes(plan))
+    assert [note.partition(":")[0] for note in notes] == ["warning", "warning", "refused"]
+
+
+def test_script_is_what_would_be_sent() -> None:
+    lines = list(plan_script("dev", Plan(current=0, target=1, steps=(STEP,))))
+    assert [line for line in lines if line and not line.startswith("--")] == [
+        "CREATE TABLE a ();",
+        "SELECT 1;",
+    ]
+    assert "-- up 1 create_a: migrations/1_a.sql, from the checkout" in lines
+    assert lines.index("-- BEGIN") < lines.index("-- COMMIT")
+
+
+def test_script_of_an_interrupted_step_begins_where_it_stopped() -> None:
+    step = replace(STEP, transactional=False, first_statement=1)
+    lines = list(plan_script("dev", Plan(current=0, target=1, steps=(step,))))
+    assert [line for line in lines if line and not line.startswith("--")] == ["SELECT 1;"]
+    assert "-- BEGIN" not in lines
+
+
+def test_outcomes() -> None:
+    result = StepResult(duration=0.02, durable=True)
+    assert step_line("dev", STEP, result) == "dev: up 1 create_a [checkout] 20 ms"
+    done = Plan(current=1, target=1)
+    assert outcome_line("dev", [], done) == "dev: in sync at version 1, nothing to do"
+    assert outcome_line("dev", [(STEP, result)], done) == "dev: in sync at version 1, 1 migration in 20 ms"
+    left = Plan(current=0, target=1, steps=(STEP,))
+    assert outcome_line("dev", [], left) == "dev: at version 0, 1 step left to version 1; nothing was changed"
+    assert "not known" in outcome_line("dev", [(STEP, result)], None)
+    rendered = result_as_dict([(STEP, result)], done, None)
+    assert rendered["in_sync"] is True
+    assert rendered["applied"][0]["duration_seconds"] == 0.02
+    assert result_as_dict([], None, PROBLEM)["problem"]["sqlstate"] == "42P07"
+
+
+def test_history_tables() -> None:
+    row = AppliedMigration(
+        1, "create_a", NOW, "c" * 64, 1234, RowStatus.RUNNING, Direction.DOWN, None, "a" * 40
+    )
+    assert applied_table([row]).rows == [
+        ("1", "create_a", "running (down)", "2026-01-02 03:04:05Z", "1.2 s", "a" * 12)
+    ]
+    assert applied_as_dict(row)["duration_seconds"] == 1.234
+    event = JournalEvent(
+        at=NOW,
+        attempt="x",
+        event="finished",
+        version=1,
+        direction="up",
+        outcome="failed",
+        reason="StatementFailed",
+        message="line one\nline two" + "x" * 200,
+        details={"pid": 1},
+    )
+    (cells,) = journal_table([event]).rows
+    assert cells[-1].startswith("StatementFailed: line one line two")
+    assert len(cells[-1]) == 100
+    assert event_as_dict(event)["details"] == {"pid": 1}
+
+
+def test_findings() -> None:
+    finding = Finding("rule", Severity.WARNING, "message", "remedy", Place("a.sql", 1, 2), "SELECT\n ^")
+    assert finding_text(finding) == (
+        "a.sql:1:2: warning: message [rule]\n    SELECT\n     ^\n  remedy: remedy"
+    )
+    assert findings_summary([finding], manifests=0, migrations=2) == (
+        "no manifests, 2 migration files: no errors, 1 warning"
+    )
