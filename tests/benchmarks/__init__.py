@@ -1,0 +1,1 @@
+"""How fast it is, against floors run in the same minutes: `python -m tests.benchmarks`."""
