@@ -7,8 +7,9 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
-_QUIET_MS = 5
-"""A burst of events is over after this much silence."""
+_QUIET_MS = 20
+"""A burst of events is over after this much silence. The library looks once in this time, all day long: at 5 ms that
+took 1 % of a processor, at 20 ms a quarter of that, and a commit is still seen within 40 ms."""
 _BURST_MS = 50
 """And is reported after this long in any case."""
 
