@@ -46,15 +46,16 @@ class PostgresDatabase:
         self._schema = ""
 
     async def observe(self) -> Observation:
-        """Read history, lock, claim and last failure; see `reconciler.model.Database`."""
+        """Read history, lock, claim and last failure; see `reconciler.model.Database`. While nothing has changed, the same
+        object is returned."""
         session = await self._open()
         try:
-            return await self._read_with(session)
+            return await self._glance_with(session)
         except ProblemError:
             if session.alive:
                 raise
         # the server went away since the last pass: what matters is whether it is there now
-        return await self._read_with(await self._open())
+        return await self._glance_with(await self._open())
 
     async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
         """Return the stored down scripts of `versions`, without those that have none."""
@@ -107,6 +108,10 @@ class PostgresDatabase:
             self._reader = Reader(settings.history_schema)
             self._schema = settings.history_schema
         return self._session
+
+    async def _glance_with(self, session: Session) -> Observation:
+        assert self._reader is not None
+        return await self._reader.glance(session)
 
     async def _read_with(self, session: Session) -> Observation:
         assert self._reader is not None

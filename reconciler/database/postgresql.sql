@@ -39,6 +39,17 @@ WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_mi
   AND (n.nspname = :schema OR n.nspname = ANY (pg_catalog.current_schemas(false)))
 ORDER BY n.nspname = :schema DESC, n.nspname, c.relname
 
+-- name: read_marks
+-- Equal answers mean that nothing has changed, in this very database: every write of ours changes the lock's row, and one by
+-- hand changes the history's (a changed row has a higher xmin than any before it, and a deleted one is no longer counted).
+-- One statement, since it is all that a quiet database is asked. The last column is the history's alone.
+SELECT pg_catalog.current_database()::text, renewed_at::text, xmin::text,
+       pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::boolean,
+       pg_catalog.current_setting('server_version'), pg_catalog.current_schemas(false)::text,
+       (SELECT count(*) FROM pg_catalog.pg_class WHERE relname = 'schema_migrations'),
+       (SELECT ROW (count(*), sum(xmin::text::bigint))::text FROM {history})
+FROM {lock} WHERE id = 1
+
 -- name: read_server
 SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::boolean
 
@@ -61,10 +72,6 @@ FROM {lock} WHERE id = 1
 SELECT event, outcome, version, direction, script_digest, policy_digest, reason, message, remedy, path, line, column_number,
        excerpt, sqlstate, statement_index, extract(epoch FROM recorded_at)::float8
 FROM {journal} WHERE event IN ('finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1
-
--- name: read_fingerprint
--- A changed row has a higher xmin than any before it and a deleted one is no longer counted, so equal answers mean equal rows.
-SELECT count(*), coalesce(sum(xmin::text::bigint), 0)::text FROM {history}
 
 -- name: read_history
 SELECT version, name, coalesce(status, 'success'), direction, checksum, token_checksum, down_checksum, down_script IS NOT NULL,

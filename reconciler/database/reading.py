@@ -19,6 +19,7 @@ from reconciler.model import (
     Observation,
     Reason,
     RowStatus,
+    ServerIdentity,
     StoredDown,
 )
 
@@ -34,7 +35,7 @@ _DIRECTIONS = {direction.value: direction for direction in Direction}
 
 
 class Reader:
-    """Reads one database. Rows of history are read again only when the server says that one has changed.
+    """Reads one database, and remembers what it read for as long as the server says that nothing has changed.
 
     Args:
         history_schema: where our tables live.
@@ -43,45 +44,77 @@ class Reader:
     def __init__(self, history_schema: str) -> None:
         self._schema = history_schema
         self._rows: tuple[HistoryRow, ...] = ()
-        self._fingerprint: tuple[Any, ...] | None = None
-        self._oid = 0
+        self._rows_of: tuple[ServerIdentity, str] | None = None
+        self._marks: tuple[Any, ...] | None = None
+        self._seen: Observation | None = None
 
-    async def observe(self, session: Session) -> Observation:
-        """One reading of everything a plan needs; a single round trip when nothing has changed.
+    async def glance(self, session: Session) -> Observation:
+        """As `observe`, for one statement while nothing has changed: then the very same object again.
+
+        That the lock's holder has died without a word, or that somebody wrote into the journal by hand that a failure is
+        to be forgotten, changes nothing that is compared; so a database found locked or failed is observed in full.
 
         Raises:
             ProblemError: the database cannot be read.
         """
         import psycopg.errors
 
+        seen = self._seen
+        if seen is None or seen.holder is not None or seen.last_failure is not None:
+            return await self.observe(session)
+        try:
+            (marks,) = await session.read(
+                session.queries("read_marks"), doing="looking whether the history has changed"
+            )
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.InvalidSchemaName,
+        ):
+            return await self.observe(session)
+        return seen if marks[:1] == [self._marks] else await self.observe(session)
+
+    async def observe(self, session: Session) -> Observation:
+        """One reading of everything a plan needs. The history's rows are read only when one of them has changed.
+
+        Raises:
+            ProblemError: the database cannot be read.
+        """
+        import psycopg.errors
+
+        known, self._seen = self._rows_of, None
         queries = session.queries
         blocks = [
+            # before all else: what changes while we read is then seen as a change the next time
+            queries("read_marks"),
+            queries("identity"),
             queries("read_server"),
             queries("read_elsewhere", schema=self._schema),
             queries("read_lock", key_high=ADVISORY_KEY >> 32, key_low=ADVISORY_KEY & 0xFFFFFFFF),
             queries("read_last_attempt"),
-            queries("read_fingerprint"),
         ]
-        known = self._fingerprint if self._oid == session.identity.database_oid else None
         if known is None:
             blocks.append(queries("read_history"))
         try:
             answers = await session.read(*blocks, doing="reading the migration history")
-            if known is not None and answers[4][0] != known:
+            marks = answers[0][0] if answers[0] else None
+            rows_of = (_identity(answers[1]), marks[-1]) if marks is not None else None
+            if known is not None and rows_of != known:
+                # a change between the two messages is noticed the next time: the rows are newer than the marks
                 answers += await session.read(queries("read_history"), doing="reading the migration history")
         except (
             psycopg.errors.UndefinedTable,
             psycopg.errors.UndefinedColumn,
             psycopg.errors.InvalidSchemaName,
         ):
+            self._rows_of = None
             return await self._observe_uninitialised(session)
-        server, elsewhere, lock, attempts, fingerprint = answers[:5]
-        if len(answers) > 5:
-            self._rows = tuple(_row(values) for values in answers[5])
-            self._fingerprint = fingerprint[0]
-            self._oid = session.identity.database_oid
+        _, identity, server, elsewhere, lock, attempts = answers[:6]
+        if len(answers) > 6:
+            self._rows = tuple(_row(values) for values in answers[6])
         claim, holder = _lock_state(lock)
-        return Observation(
+        self._marks, self._rows_of = marks, rows_of
+        observation = Observation(
             rows=self._rows,
             claim=claim,
             holder=holder,
@@ -89,17 +122,19 @@ class Reader:
             foreign_history=_elsewhere(elsewhere, self._schema),
             initialised=True,
             adoptable=False,
-            identity=session.identity,
+            identity=_identity(identity),
             engine="postgresql",
-            server_version=session.server_version,
+            server_version=_version(identity),
             read_only=bool(server[0][0]),
         )
+        self._seen = observation if marks is not None else None
+        return observation
 
     async def _observe_uninitialised(self, session: Session) -> Observation:
         """Our tables are not all there: find out what is."""
-        self._fingerprint = None
         queries = session.queries
-        server, elsewhere, relations = await session.read(
+        identity, server, elsewhere, relations = await session.read(
+            queries("identity"),
             queries("read_server"),
             queries("read_elsewhere", schema=self._schema),
             queries("inspect", schema=self._schema),
@@ -129,9 +164,9 @@ class Reader:
             foreign_history=foreign,
             initialised=False,
             adoptable=adoptable,
-            identity=session.identity,
+            identity=_identity(identity),
             engine="postgresql",
-            server_version=session.server_version,
+            server_version=_version(identity),
             read_only=bool(server[0][0]),
         )
 
@@ -233,6 +268,14 @@ async def read_journal(session: Session, version: int | None, limit: int) -> lis
         )
         for row in rows
     ]
+
+
+def _identity(rows: list[tuple[Any, ...]]) -> ServerIdentity:
+    return ServerIdentity(str(rows[0][0]), int(rows[0][1]))
+
+
+def _version(rows: list[tuple[Any, ...]]) -> str:
+    return str(rows[0][2]).split(" ", 1)[0]
 
 
 def _row(values: tuple[Any, ...]) -> HistoryRow:

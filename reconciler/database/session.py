@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.database.failures import remedy_of, translate
 from reconciler.database.queries import Queries
-from reconciler.model import Problem, ProblemError, Reason, ServerIdentity
+from reconciler.model import Problem, ProblemError, Reason
 from reconciler.redaction import Secret, redact
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ class Session:
         self._connection = connection
         self._settings = settings
         self.queries = queries
-        self.identity = ServerIdentity("", 0)
-        self.server_version = ""
         self.interrupted = False
 
     @classmethod
@@ -126,7 +124,7 @@ class Session:
         queries = Queries("postgresql", settings.history_schema, settings.role, escape)
         session = cls(connection, settings, queries)
         try:
-            await session._introduce()
+            await session.read(session.settings_message, doing="opening the session")
         except BaseException:
             await session.close()
             raise
@@ -154,14 +152,6 @@ class Session:
     def reset_message(self) -> str:
         """The statements that undo whatever a migration did to the session, and set our settings again."""
         return self.queries("reset_session") + ";\n" + self.settings_message
-
-    async def _introduce(self) -> None:
-        answers = await self.read(
-            self.settings_message, self.queries("identity"), doing="opening the session"
-        )
-        system_identifier, oid, version = answers[-1][0]
-        self.identity = ServerIdentity(str(system_identifier), int(oid))
-        self.server_version = str(version).split(" ", 1)[0]
 
     async def read(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
         """Send `blocks` as one message and return the rows of every statement that returns any.
