@@ -16,8 +16,8 @@ LARGEST = 1 << 20
 """Bytes of a manifest that are still read."""
 _DEEPEST = 20
 _MOST_NODES = 50_000
-# everything but what YAML calls printable
-_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# everything but what YAML calls printable, said by what it leaves out: the other way round takes 4 ms to compile
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _MAY_HOLD_A_SECRET = re.compile(r"://|@|pass|pwd|secret|token|private|credential", re.IGNORECASE)
 _BYTE_ORDER_MARK = "\ufeff"
