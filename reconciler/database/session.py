@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler.database.failures import remedy_of, translate
@@ -29,6 +30,8 @@ _CONNECTION_DEFAULTS = {
 }
 """A DSN may say otherwise for each but the encoding."""
 
+_SHORT = 128
+"""Characters of the longest text whose literal is remembered."""
 _CANCEL_PATIENCE = 5.0
 """Seconds the server has to answer a cancel request before the connection is given up."""
 
@@ -121,7 +124,13 @@ class Session:
             # text columns hold no NUL; nothing we write has one but an error message that quotes a broken file
             return bytes(escaping.escape_literal(text.replace("\0", "\\0").encode())).decode()
 
-        queries = Queries("postgresql", settings.history_schema, settings.role, escape)
+        # who we are, at which commit and by which policy is written with every event
+        remembered = lru_cache(maxsize=256)(escape)
+
+        def literal(text: str) -> str:
+            return remembered(text) if len(text) <= _SHORT else escape(text)
+
+        queries = Queries("postgresql", settings.history_schema, settings.role, literal)
         session = cls(connection, settings, queries)
         try:
             await session.read(session.settings_message, doing="opening the session")
