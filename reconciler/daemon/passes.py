@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler import backoff
 from reconciler.controller import jittered
 from reconciler.daemon.assignment import Assignment
-from reconciler.daemon.board import Board, Key
-from reconciler.daemon.identities import Identities
+from reconciler.daemon.board import Key
 from reconciler.daemon.rollout import EnvironmentRollout, Standing
+from reconciler.daemon.surroundings import Surroundings
 from reconciler.model import (
     Database,
     DatabaseStatus,
@@ -35,7 +34,7 @@ from reconciler.operations import Outcome, apply
 from reconciler.status import Facts, evaluate, pending_step
 
 if TYPE_CHECKING:
-    from reconciler.metrics import Metrics
+    pass
 
 _TURN_PATIENCE = 2.0
 """Seconds that a database waits for an earlier one of its rollout that has not been looked at yet."""
@@ -45,39 +44,6 @@ _CONNECT_PATIENCE = 0.5
 """Seconds after which a database that has not answered leaves its worker to others: it must not delay them."""
 _STALLED_PAUSE = 5.0
 """Seconds until a stalled database is looked at again: a `reconciler retry` or a repair by hand shows only there."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Surroundings:
-    """What every pass shares.
-
-    Args:
-        board: where statuses are put.
-        metrics: what is counted.
-        log: a structlog logger.
-        now: the current time.
-        resync: seconds between two passes over a quiet database.
-        identities: which key reaches what.
-        mark: have a key looked at again, after some seconds.
-        may_keep: asked after a pass: may this key keep its connection open?
-        is_ancestor: is the first commit known to be part of the history of the second?
-        lend: leave the worker of a key to others.
-        take_back: and take it back.
-        stopping: the daemon ends: begin no step.
-    """
-
-    board: Board
-    metrics: Metrics
-    log: Any
-    now: Callable[[], datetime]
-    resync: float
-    identities: Identities
-    mark: Callable[[Key, float], None]
-    may_keep: Callable[[Key], bool]
-    is_ancestor: Callable[[str, str], Awaitable[bool]]
-    lend: Callable[[Key], None]
-    take_back: Callable[[Key], None]
-    stopping: Callable[[], bool]
 
 
 class DatabaseWorker:
@@ -291,7 +257,10 @@ class DatabaseWorker:
         if obstacle is not None:
             return obstacle
         impatient = monotonic() - self._acting.declared_at > _TURN_PATIENCE
-        return self._rollout.admit(self.key[1], impatient=impatient)
+        problem = self._rollout.admit(self.key[1], impatient=impatient)
+        if problem is None:
+            self._call_waiting()
+        return problem
 
     async def _rewritten(self, observation: Observation, plan: Plan) -> Problem | None:
         """A branch that was rewritten may not take a database down unasked: what it no longer holds may only be lost."""
@@ -410,8 +379,12 @@ class DatabaseWorker:
 
     def _settle(self, standing: Standing) -> None:
         if self._rollout.settle(self.key[1], standing):
-            for name in self._rollout.waiting:
-                self._shared.mark((self.key[0], name), 0.0)
+            self._call_waiting()
+
+    def _call_waiting(self) -> None:
+        """It may be the turn of another: of the next one, or of one more beside this."""
+        for name in self._rollout.waiting:
+            self._shared.mark((self.key[0], name), 0.0)
 
     def _report(self, problem: Problem, retry_in: float | None = None) -> None:
         """One log line and one count a transition of reason, not one a retry."""

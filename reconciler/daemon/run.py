@@ -15,7 +15,6 @@ from typing import Any
 from reconciler import __version__, backoff
 from reconciler.assembly import (
     Connector,
-    Declarations,
     Declared,
     Environment,
     actor,
@@ -25,22 +24,21 @@ from reconciler.assembly import (
     user_state_folder,
     utc_now,
 )
+from reconciler.catalog import Catalog
 from reconciler.controller import Controller
 from reconciler.daemon.assignment import Assignment
 from reconciler.daemon.board import Board, Key
+from reconciler.daemon.following import Follower
 from reconciler.daemon.identities import Identities
 from reconciler.daemon.options import DaemonOptions
-from reconciler.daemon.passes import DatabaseWorker, Surroundings, first_status
+from reconciler.daemon.passes import DatabaseWorker, first_status
 from reconciler.daemon.rollout import EnvironmentRollout
+from reconciler.daemon.surroundings import Surroundings
 from reconciler.logs import configure
-from reconciler.manifest import DatabaseTarget, Timeouts
+from reconciler.manifest import DatabaseTarget, Manifest, Timeouts
 from reconciler.metrics import Metrics
 from reconciler.model import (
     EnvironmentStatus,
-    ErrorClass,
-    Problem,
-    ProblemError,
-    Reason,
     Revision,
     Source,
     SourceStatus,
@@ -106,17 +104,16 @@ class Daemon:
     ) -> None:
         self._options = options
         self._source = source
-        self._declarations = Declarations(source)
         self._connector = connector
         self._metrics = metrics
         self._log = log
         self._workers: dict[Key, DatabaseWorker] = {}
         self._targets: dict[Key, tuple[DatabaseTarget, Timeouts]] = {}
         self._rollouts: dict[str, EnvironmentRollout] = {}
+        self._revision: Revision | None = None
         self._environments: dict[str, EnvironmentStatus] = {}
-        self._seen: Revision | None = None
-        self._incomplete = False
-        """A folder of the revision could not be read for a reason that may pass."""
+        self._adopted: dict[str, tuple[Manifest | None, Catalog | None]] = {}
+        """What the rollouts are about."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._controller: Controller[Key] = Controller(
@@ -147,6 +144,15 @@ class Daemon:
             take_back=self._controller.take_back,
             stopping=self._stop.is_set,
         )
+        self._follower = Follower(
+            source,
+            self._adopt,
+            board=self.board,
+            metrics=metrics,
+            log=log,
+            interval=options.interval,
+            resync=options.resync,
+        )
         metrics.declare_repository(source.repository)
 
     def stop(self) -> None:
@@ -157,7 +163,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Follow the repository until `stop()`."""
-        following = asyncio.create_task(self._follow(), name="follow the repository")
+        following = asyncio.create_task(self._follower.run(), name="follow the repository")
         controlling = asyncio.create_task(self._controller.run(), name="work on databases")
         stopping = asyncio.create_task(self._stop.wait(), name="wait for a signal")
         await asyncio.wait([following, controlling, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -196,88 +202,6 @@ class Daemon:
         for key in sorted(interrupted):
             self._log.warning("interrupted", environment=key[0], database=key[1], grace=self._options.grace)
 
-    # the source
-
-    async def _follow(self) -> None:
-        """Look at the repository whenever it may have changed, and more often while it cannot be read."""
-        beats = aiter(self._source.changes())
-        beat: asyncio.Task[None] | None = None
-        failures = 0
-        try:
-            while True:
-                failures = 0 if await self._refresh_safely() else failures + 1
-                patience = self._options.resync if self._incomplete else None
-                if failures:
-                    patience = min(backoff.delay(failures, random.random()), self._options.interval)
-                if beat is None or beat.done():
-                    beat = asyncio.create_task(_next(beats))
-                await asyncio.wait([beat], timeout=patience)
-                if beat.done():
-                    beat.result()
-        finally:
-            if beat is not None:
-                beat.cancel()
-
-    async def _refresh_safely(self) -> bool:
-        """No commit, whatever it holds, ends the daemon: every environment of every other revision depends on it."""
-        try:
-            return await self._refresh()
-        except Exception as error:  # noqa: BLE001 - a mistake of ours: said loudly, and tried again
-            self._log.error("internal error", exc_info=error)
-            problem = Problem(
-                reason=Reason.INTERNAL_ERROR,
-                message=f"the newest revision cannot be taken over: {type(error).__name__}",
-                remedy="the log has the details; please report them. Every environment stays as it is meanwhile",
-            )
-            self.board.source = replace(self.board.source, problem=problem)
-            return False
-
-    async def _refresh(self) -> bool:
-        """Read the newest revision and hand out what it declares. Returns False when the repository could not be read."""
-        began = monotonic()
-        repository = self._source.repository
-        try:
-            revision = await self._source.head()
-            if revision == self._seen and not self._incomplete:
-                self._source_is_fine(revision, None)
-                self._metrics.git_fetch(repository, "success", monotonic() - began)
-                return True
-            declared = await self._declarations.read(revision)
-        except ProblemError as error:
-            self._metrics.git_fetch(repository, "failed", monotonic() - began)
-            self._source_problem(error.problem)
-            return False
-        self._metrics.git_fetch(repository, "success", monotonic() - began)
-        if declared.problem is None:
-            await self._adopt(declared)
-        self._seen = revision
-        self._incomplete = any(
-            problem.reason.error_class is ErrorClass.TEMPORARY
-            for environment in declared.environments.values()
-            for problem in environment.problems
-        )
-        self._source_is_fine(revision, declared.problem)
-        return True
-
-    def _source_is_fine(self, revision: Revision, problem: Problem | None) -> None:
-        before = self.board.source
-        kept = (
-            before.problem
-            if problem is None and revision == before.revision and _stalls(before.problem)
-            else problem
-        )
-        self.board.source = replace(before, revision=revision, last_success_at=utc_now(), problem=kept)
-        if before.problem is not None and kept is None:
-            self._log.info("repository readable again", revision=str(revision))
-        if kept is not None and kept != before.problem:
-            self._log.error("stalled", problem=kept)
-
-    def _source_problem(self, problem: Problem) -> None:
-        before = self.board.source.problem
-        self.board.source = replace(self.board.source, problem=problem)
-        if before is None or before.reason is not problem.reason:
-            self._log.error("repository not readable", problem=problem)
-
     async def _adopt(self, declared: Declared) -> None:
         """Bring the workers in line with what a revision declares, and have every database looked at."""
         wanted = {
@@ -285,7 +209,8 @@ class Daemon:
             for name, environment in declared.environments.items()
             if not self._options.environments or name in self._options.environments
         }
-        if declared.revision != self._seen:
+        if declared.revision != self._revision:
+            self._revision = declared.revision
             self._log.info(
                 "revision",
                 revision=str(declared.revision),
@@ -302,7 +227,9 @@ class Daemon:
             manifest = environment.manifest
             names = [target.name for target in manifest.databases]
             rollout = self._rollouts.setdefault(name, EnvironmentRollout(name, manifest.rollout, names))
-            rollout.redeclare(manifest.rollout, names)
+            # a commit of something else starts no rollout anew
+            if self._adopted.get(name) != (manifest, environment.catalog):
+                rollout.redeclare(manifest.rollout, names)
             for target in manifest.databases:
                 key = (name, target.name)
                 keys.append(key)
@@ -314,6 +241,9 @@ class Daemon:
                 databases=tuple(first_status((name, each), manifest.target_version) for each in names),
             )
         self._environments = statuses
+        self._adopted = {
+            name: (environment.manifest, environment.catalog) for name, environment in wanted.items()
+        }
         self.board.declare(statuses)
         for key in set(self._workers) - set(keys):
             await self._release(key)
@@ -413,10 +343,6 @@ class Daemon:
         return older == newer or bool(await self._source.is_ancestor(older, newer))
 
 
-def _stalls(problem: Problem | None) -> bool:
-    return problem is not None and problem.reason is Reason.MANIFEST_NOT_FOUND
-
-
 def _path(key: Key) -> str:
     return "/".join(key)
 
@@ -427,10 +353,6 @@ def _greet(log: Any, source: Source, url: str) -> None:
         status=f"{url}/",
         metrics=f"{url}/metrics",
     )
-
-
-async def _next(beats: AsyncIterator[None]) -> None:
-    await anext(beats)
 
 
 @asynccontextmanager

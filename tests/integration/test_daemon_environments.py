@@ -70,6 +70,38 @@ def test_a_rollout_goes_one_by_one_and_stops_at_a_failure(
         assert attempts(two, 2) == 1
 
 
+def test_a_commit_of_something_else_starts_no_stopped_rollout_anew(
+    git_repository: Repository, databases: Databases
+) -> None:
+    """The one that comes first could not be reached when a later one failed."""
+    one, two = databases(2)
+    place = git_repository.path / "one.dsn"
+    names = {"one": "{file: one.dsn}", "two": two}
+    git_repository.commit(
+        files={
+            "manifests/shop.yaml": manifest_of_several(names, 1),
+            "migrations/1_copy.sql": migration(
+                "CREATE TABLE copy AS SELECT * FROM original;", "DROP TABLE copy;"
+            ),
+        }
+    )
+    with Daemon(git_repository) as daemon:
+        daemon.wait_problem("shop", "SecretUnavailable", "one")
+        daemon.wait_problem("shop", "StatementFailed", "two")
+        place.write_text(one)
+        daemon.wait_problem("shop", "RolloutStopped", "one")
+        place.unlink()
+        readme = git_repository.commit(files={"README.md": "Hello\n"})
+        for name in names:
+            daemon.wait_observed("shop", readme, name)
+        daemon.wait_problem("shop", "RolloutStopped", "one")
+        assert not exists(one, "schema_migrations_journal")
+        # a change of what is rolled out does
+        git_repository.commit(files={"migrations/1_copy.sql": table("copy")})
+        for name in names:
+            daemon.wait_ready("shop", 1, name)
+
+
 def test_databases_of_a_wider_rollout_are_brought_up_together(
     git_repository: Repository, databases: Databases
 ) -> None:
