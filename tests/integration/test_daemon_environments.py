@@ -85,7 +85,8 @@ def test_a_commit_of_something_else_starts_no_stopped_rollout_anew(
             ),
         }
     )
-    with Daemon(git_repository) as daemon:
+    # a single worker takes them in their order
+    with Daemon(git_repository, "--workers", "1") as daemon:
         daemon.wait_problem("shop", "SecretUnavailable", "one")
         daemon.wait_problem("shop", "StatementFailed", "two")
         place.write_text(one)

@@ -514,3 +514,54 @@ def test_jitter_stays_within_a_tenth_and_is_not_constant() -> None:
     values = [jittered(60, random) for _ in range(1000)]
     assert 54 <= min(values) < 55
     assert 65 < max(values) <= 66
+
+
+def test_a_worker_that_is_lent_handles_another_key() -> None:
+    async def body(controller: Controller[str], recorder: Recorder) -> None:
+        recorder.takes.update(a=10, b=10)
+        for key in ("a", "b", "c"):
+            controller.mark(key)
+        await asyncio.sleep(2)
+        controller.lend("a")
+        assert controller.busy == 0
+        await asyncio.sleep(1)
+        assert (controller.busy, controller.running) == (1, {"a", "b"})
+        # back at work, it makes nobody wait in the middle, and nobody else begins
+        controller.take_back("a")
+        assert controller.busy == 2
+        await asyncio.sleep(100)
+
+    assert scenario(body, workers=1).begun == [(0, "a"), (2, "b"), (12, "c")]
+
+
+def test_a_worker_is_lent_no_longer_than_its_handling() -> None:
+    async def body(controller: Controller[str], recorder: Recorder) -> None:
+        recorder.takes["a"] = 10
+        controller.lend("a")
+        controller.mark("a")
+        await asyncio.sleep(1)
+        controller.lend("a")
+        controller.lend("a")
+        await asyncio.sleep(100)
+        assert controller.busy == 0
+        controller.mark("a")
+        await asyncio.sleep(1)
+        assert controller.busy == 1
+
+    scenario(body)
+
+
+def test_a_cancelled_key_ends_and_the_others_go_on() -> None:
+    async def body(controller: Controller[str], recorder: Recorder) -> None:
+        recorder.takes.update(a=10, b=10)
+        controller.mark("a")
+        controller.mark("b")
+        await asyncio.sleep(1)
+        controller.cancel("a")
+        controller.cancel("nobody")
+        await asyncio.sleep(20)
+        controller.mark("a")
+        await asyncio.sleep(20)
+
+    recorder = scenario(body)
+    assert recorder.ended == ["b", "a"]
