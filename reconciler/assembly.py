@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ from reconciler.model import (
     Snapshot,
     Source,
 )
+from reconciler.model.value import value
 from reconciler.operations import Declaration
 from reconciler.redaction import Secret
 
@@ -48,7 +49,7 @@ MANIFESTS = "manifests"
 STATE_FOLDER = ".reconciler"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Environment:
     """One environment as one revision declares it.
 
@@ -67,7 +68,7 @@ class Environment:
     change: Change | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Declared:
     """Everything that one revision declares.
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.errors import UsageError
@@ -23,6 +22,7 @@ from reconciler.manifest import (
 from reconciler.manifest.connection import is_connection_string, passwords
 from reconciler.model import Problem, ProblemError, Reason
 from reconciler.model.duration import parse_duration
+from reconciler.model.value import value
 from reconciler.redaction import Redactor, Secret, redact
 
 LARGEST = 64 * 1024
@@ -150,7 +150,7 @@ _ENGINES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class EnvironmentTarget:
     """The database of a one-off command that has no manifest.
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from reconciler.catalog import Catalog, CatalogReader
 from reconciler.lint import Finding, Severity, check_catalog
 from reconciler.manifest import Manifest, read_manifests
 from reconciler.model import File, Place, Problem, Snapshot
+from reconciler.model.value import value
 
 INVALID_MANIFEST = "invalid-manifest"
 UNKNOWN_TARGET = "unknown-target"
 _TARGET_LINE = re.compile(rb"^(?P<quote>[\"']?)target_version(?P=quote)[ \t]*:", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Checked:
     """What was looked at, and what was found.
 

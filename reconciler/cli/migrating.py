@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reconciler.assembly import utc_now
 from reconciler.cli.exits import Exit, worst
@@ -12,10 +12,11 @@ from reconciler.cli.progress import Progress
 from reconciler.cli.subjects import Scope, Subject
 from reconciler.manifest import OnFailure
 from reconciler.model import Direction, Observation, Plan, Problem, ProblemError, Reason, Step, StepResult
+from reconciler.model.value import value
 from reconciler.operations import Declaration, apply, plan_for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Result:
     """What came of one database.
 

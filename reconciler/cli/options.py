@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from reconciler.model.value import value
 
 if TYPE_CHECKING:
     _FloatType = click.ParamType[float]
@@ -21,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class RepositoryOptions:
     """Which repository, and how to reach it. Paths are as written; a token is a reference, never a token."""
 
@@ -34,7 +36,7 @@ class RepositoryOptions:
     working_tree: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SelectionOptions:
     """Which databases."""
 
@@ -45,7 +47,7 @@ class SelectionOptions:
     server: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class OutputOptions:
     """How to answer."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import click
 
@@ -17,6 +17,7 @@ from reconciler.cli.options import (
     selection_options,
 )
 from reconciler.model import LastFailure, Problem
+from reconciler.model.value import value
 
 
 @click.command(
@@ -68,7 +69,7 @@ def command(repository: RepositoryOptions, selection: SelectionOptions, output_a
     return worst(exit_of_problem(each.problem) for each in asked if each.problem is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class _Asked:
     environment: str
     database: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from reconciler.assembly import (
@@ -24,11 +24,12 @@ from reconciler.credentials import EnvironmentTarget, dsn_from_environment
 from reconciler.errors import UsageError
 from reconciler.manifest import DatabaseTarget, Embedded, Literal, Reference, Timeouts
 from reconciler.model import Actor, Change, Problem, ProblemError, Reason, Revision
+from reconciler.model.value import value
 from reconciler.operations import Declaration
 from reconciler.report.status import database_name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Subject:
     """One database that a command acts on.
 
@@ -57,7 +58,7 @@ class Subject:
         return self.declaration is not None and self.declaration.suspended
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Scope:
     """What a command acts on.
 

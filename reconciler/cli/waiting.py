@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 
 from reconciler.cli.options import RepositoryOptions, SelectionOptions
 from reconciler.cli.terminal import write_note
 from reconciler.model import Observation, ProblemError, RowStatus
 from reconciler.model.encoding import JsonObject
+from reconciler.model.value import value
 from reconciler.report.status import database_name
 from reconciler.report.text import one_line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Sighting:
     """One look at one database, or at what should have told of it.
 

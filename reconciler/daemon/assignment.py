@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from reconciler.model import Actor, Step
+from reconciler.model.value import value
 from reconciler.operations import Declaration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Assignment:
     """What one revision declares for one database, and who acts on it.
 

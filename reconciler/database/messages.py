@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.database.session import Session
 from reconciler.model import ProblemError, Script
+from reconciler.model.value import value
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Answer:
     """What became of a message `before; script; after`.
 

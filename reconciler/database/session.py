@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler.database.failures import remedy_of, translate
 from reconciler.database.queries import Queries
 from reconciler.model import Problem, ProblemError, Reason
+from reconciler.model.value import value
 from reconciler.redaction import Secret, redact
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _READ_ONLY_SERVER = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ConnectionSettings:
     """How to reach one database and who to be there.
 

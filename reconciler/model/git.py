@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
+from reconciler.model.value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Revision:
     """One commit at the tip of the tracked branch, or the uncommitted working tree on top of it.
 
@@ -36,7 +37,7 @@ class Revision:
         return f"{self.branch}@sha1:{self.commit}" + ("+" if self.working_tree else "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class File:
     """A regular file at one revision.
 
@@ -51,7 +52,7 @@ class File:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Snapshot:
     """The files of some folders at one revision.
 
@@ -67,7 +68,7 @@ class Snapshot:
     skipped: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change:
     """The commit that last changed a path."""
 

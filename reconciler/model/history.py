@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from reconciler.model.migration import Direction
 from reconciler.model.problem import Place, Problem
 from reconciler.model.reasons import Reason
+from reconciler.model.value import value
 
 
 class RowStatus(StrEnum):
@@ -54,7 +54,7 @@ class HistoryRow(NamedTuple):
         return self.status is not RowStatus.SUCCESS and not self.transactional
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredDown:
     """The down script kept in the database when a migration was applied.
 
@@ -77,7 +77,7 @@ class StoredDown:
     statement_timeout: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptKey:
     """What a failed attempt was an attempt of. While it stays the same, a permanent failure is not tried again."""
 
@@ -87,7 +87,7 @@ class AttemptKey:
     policy_digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class LastFailure:
     """The newest attempt of a database, when it failed for good and nobody has asked for a retry since."""
 
@@ -120,7 +120,7 @@ class LastFailure:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """Who a database belongs to. Written by the first writer; changed only by `repair --claim`."""
 
@@ -132,7 +132,7 @@ class Claim:
         return f"{self.environment}/{self.database} of {self.repository}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LockHolder:
     """Who holds the lock.
 
@@ -147,7 +147,7 @@ class LockHolder:
     since: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServerIdentity:
     """Tells whether two connections reach the same database, whatever their DSNs say."""
 
@@ -155,7 +155,7 @@ class ServerIdentity:
     database_oid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Observation:
     """One reading of a database.
 
@@ -205,7 +205,7 @@ class AppliedMigration(NamedTuple):
     git_revision: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class JournalEvent:
     """One event of `schema_migrations_journal`."""
 

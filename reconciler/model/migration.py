@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from reconciler.model.value import value
 
 
 class Direction(StrEnum):
@@ -25,7 +27,7 @@ class ScriptSource(StrEnum):
     """The file at the revision it was applied from."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Script:
     """The SQL of one direction and where it stands.
 
@@ -40,7 +42,7 @@ class Script:
     first_line: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Statement:
     """One SQL statement of a script.
 
@@ -57,7 +59,7 @@ class Statement:
     column: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Directives:
     """What `-- reconciler:` lines ask for.
 
@@ -78,7 +80,7 @@ class Directives:
     ignore: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Migration:
     """One parsed migration file.
 

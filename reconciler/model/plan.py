@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from reconciler.model.history import AttemptKey
 from reconciler.model.migration import Direction, Migration, Script, ScriptSource, Statement
 from reconciler.model.problem import Problem
+from reconciler.model.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Step:
     """One migration to run in one direction.
 
@@ -47,7 +46,7 @@ class Step:
     data_loss: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pin:
     """A row of the earlier tool whose digests and down script are to be taken from the catalog."""
 
@@ -56,7 +55,7 @@ class Pin:
     token_checksum: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Plan:
     """What it takes to bring one database to its target.
 

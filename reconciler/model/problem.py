@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from reconciler.errors import ReconcilerError
 from reconciler.model.reasons import Reason
+from reconciler.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Where in a file something stands. `line` and `column` count from 1, in characters."""
 
@@ -20,7 +19,7 @@ class Place:
         return f"{self.path}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Problem:
     """Why something was refused or failed, and what to do about it.
 

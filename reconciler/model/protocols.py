@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,10 +19,11 @@ from reconciler.model.history import (
 from reconciler.model.plan import Pin, Step
 from reconciler.model.problem import Problem
 from reconciler.model.status import DaemonStatus
+from reconciler.model.value import value
 from reconciler.redaction import Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Actor:
     """Who runs something, written to the lock row and to each journal event.
 
@@ -51,7 +51,7 @@ class Actor:
         return f"reconciler {self.verb} on {self.host}, pid {self.pid}, user {self.user}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StepResult:
     """A step that is in force.
 

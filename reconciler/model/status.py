@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -10,6 +9,7 @@ from reconciler.model.git import Revision
 from reconciler.model.migration import Direction
 from reconciler.model.problem import Problem
 from reconciler.model.reasons import Condition, Reason
+from reconciler.model.value import value
 
 
 class State(StrEnum):
@@ -27,7 +27,7 @@ class State(StrEnum):
     WAITING = "waiting"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ConditionStatus:
     """One condition of a database."""
 
@@ -39,7 +39,7 @@ class ConditionStatus:
     last_transition: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PendingStep:
     """A step of the current plan, in the short form the status shows."""
 
@@ -50,7 +50,7 @@ class PendingStep:
     transactional: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class LastStep:
     """The last good step in one direction."""
 
@@ -61,7 +61,7 @@ class LastStep:
     """Seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class DatabaseStatus:
     """Everything known of one database of one environment. Times are UTC; None means never or unknown.
 
@@ -117,7 +117,7 @@ class DatabaseStatus:
     last_steps: tuple[LastStep, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SourceStatus:
     """What is known of the git repository. `repository` is shown without user or password."""
 
@@ -128,7 +128,7 @@ class SourceStatus:
     problem: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class EnvironmentStatus:
     """One manifest and its databases."""
 
@@ -139,7 +139,7 @@ class EnvironmentStatus:
     databases: tuple[DatabaseStatus, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class DaemonStatus:
     """One immutable reading of the whole daemon.
 

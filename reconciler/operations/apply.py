@@ -22,6 +22,7 @@ from reconciler.model import (
     StepResult,
     Writer,
 )
+from reconciler.model.value import value
 from reconciler.operations.declaration import Declaration, plan_for
 
 
@@ -69,7 +70,7 @@ class Silent:
         """Ignored."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Outcome:
     """What came of bringing a database to what is declared. Partial success is a value, not an exception.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -11,13 +10,14 @@ from weakref import WeakKeyDictionary
 from reconciler.catalog import Catalog
 from reconciler.manifest import Policy, Timeouts
 from reconciler.model import Claim, Observation, Plan, Reason, StoredDown
+from reconciler.model.value import value
 from reconciler.planner import PlanRequest, plan, stored_downs_needed
 
 LOCK_TIMEOUT_REST = timedelta(minutes=30)
 """After a plan stalled on a table's lock it is tried again by itself when this has passed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Declaration:
     """What one database is to be.
 

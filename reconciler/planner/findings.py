@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from reconciler.model import Problem, Reason
+from reconciler.model.value import value
 
 _SHOWN_PER_REASON = 20
 """More findings of one reason are counted, not listed: a reformatted folder would fill the status with thousands."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Findings:
     """Refusals and warnings, in the order they were found."""
 

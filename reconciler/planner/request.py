@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from reconciler.catalog import Catalog
 from reconciler.manifest.values import Policy, Timeouts
 from reconciler.model import Claim, Observation, StoredDown
+from reconciler.model.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PlanRequest:
     """All that a plan depends on.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from reconciler.errors import UsageError
+from reconciler.model.value import value
 from reconciler.redaction import Secret, redact
 from reconciler.source.url import RemoteUrl
 
@@ -27,7 +28,7 @@ _FROM_OUR_ENVIRONMENT = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class GitCredentials:
     """How to authenticate to a git server, and the server to us. All optional.
 
@@ -44,7 +45,7 @@ class GitCredentials:
     ca: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Access:
     """What a git command may reach.
 

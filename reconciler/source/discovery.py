@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.model.value import value
 from reconciler.source.failures import branch_not_found, fetch_failed, local_failed
 from reconciler.source.git import Git, Processes
 from reconciler.source.url import identity
@@ -13,7 +13,7 @@ from reconciler.source.url import identity
 _BRANCH_IN_HEAD = "ref: refs/heads/"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Repository:
     """Where a repository of this machine keeps what.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from reconciler.model import File, ProblemError
+from reconciler.model.value import value
 from reconciler.source.failures import fetch_failed, printable
 from reconciler.source.names import path_parts
 from reconciler.source.objects import Entry, ObjectReader
@@ -14,7 +14,7 @@ Obtain = Callable[[Sequence[str], Sequence[str]], None]
 """Makes sure that blobs are on this machine: called with the trees that name them and the blobs' own ids."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """What is refused, to keep a hostile or mistaken repository from filling the memory.
 
@@ -31,7 +31,7 @@ class Limits:
     path_bytes: int = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Folder:
     """The files directly in one folder.
 
@@ -137,7 +137,7 @@ def file_size(files: Mapping[str, File]) -> int:
     return sum(len(file.content) for file in files.values())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Listing:
     path: str
     tree: str

@@ -14,10 +14,10 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler.model import ProblemError
+from reconciler.model.value import value
 from reconciler.source.access import NO_NETWORK, Access
 from reconciler.source.failures import fetch_failed
 
@@ -76,7 +76,7 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """How a command ended: its exit status, standard output and standard error output."""
 

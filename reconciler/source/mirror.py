@@ -14,10 +14,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.model import Reason
+from reconciler.model.value import value
 from reconciler.source.access import Access
 from reconciler.source.base import tip
 from reconciler.source.failures import excerpt, fetch_failed, remote_failed
@@ -33,7 +33,7 @@ _UPLOAD_PACK = "git -c 'safe.directory=*' upload-pack"
 """For a repository on this machine that belongs to another user: a person named it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Deadlines:
     """Seconds that each kind of work may take.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from subprocess import Popen
 from types import TracebackType
 from typing import IO, NamedTuple
 
+from reconciler.model.value import value
 from reconciler.source.failures import excerpt, printable
 from reconciler.source.git import READ_DEADLINE, Git, kill
 
@@ -38,7 +38,7 @@ class CommitUnknown(ObjectsUnreadable):
     """There is no such commit here: damage, or a branch that was rewritten."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Commit:
     """A commit object."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os.path
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from reconciler.errors import UsageError
+from reconciler.model.value import value
 from reconciler.redaction import mask_urls
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
@@ -19,7 +19,7 @@ _DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22}
 _REMEDY = "use https://host/path, ssh://git@host/path, git@host:path or file:///path"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoteUrl:
     """A checked URL.
 
