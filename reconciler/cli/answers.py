@@ -46,7 +46,7 @@ def write_results(results: Sequence[Result]) -> None:
     for result in results:
         name, plan = result.subject.name, result.plan
         if plan is not None or result.applied:
-            write(outcome_line(name, result.applied, plan))
+            write(outcome_line(name, result.applied, plan, result.problem))
         if plan is not None and result.problem is None:
             for refusal in plan.refusals:
                 write_error(f"{name}: {problem_text(refusal, label='refused')}")

@@ -156,7 +156,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except ReconcilerError as error:
-        return _fail(error)
+        return _fail(error, as_json=_wants_json(list(arguments)))
     except Exception as error:  # noqa: BLE001  the last place where a person can be told in a line instead of a traceback
         return _crash(error, verbose=_wants_traceback(arguments))
     except BaseException as error:
@@ -177,11 +177,16 @@ def _is_termination(error: BaseException) -> bool:
     return running is not None and isinstance(error, running.Terminated)
 
 
-def _fail(error: ReconcilerError) -> int:
-    from reconciler.cli.terminal import write_error
+def _fail(error: ReconcilerError, *, as_json: bool) -> int:
+    from reconciler.cli.terminal import write_error, write_json
     from reconciler.model.problem import ProblemError
     from reconciler.report.problems import error_text, problem_text
 
+    if as_json:
+        from reconciler.model.encoding import error_as_dict
+
+        with contextlib.suppress(OSError):
+            write_json({"problem": error_as_dict(error)})
     if isinstance(error, ProblemError):
         from reconciler.cli.judging import exit_of_problem
 
@@ -204,6 +209,14 @@ def _crash(error: Exception, *, verbose: bool) -> int:
         what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         _say(f"error: {what}\n  this is a bug in reconciler; run with -v for the traceback")
     return Exit.ERROR
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """Whoever asked for a document gets one, also when the command could not begin."""
+    return "--output=json" in arguments or any(
+        name == "--output" and arguments[index : index + 1] == ["json"]
+        for index, name in enumerate(arguments, start=1)
+    )
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

@@ -26,6 +26,11 @@ def repository_root(start: Path) -> Path | None:
     return None
 
 
+def is_bare_repository(folder: Path) -> bool:
+    """True for a repository without a working tree, or the inside of one with."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+
+
 def migrations_folder(root: Path) -> str:
     """The folder of the migrations: the one that the manifests on disk name, `migrations` if they do not agree."""
     from reconciler.manifest import Manifest, read_manifests

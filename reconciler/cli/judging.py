@@ -5,31 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from reconciler.cli.exits import Exit, worst
-from reconciler.model import Plan, Problem, Reason
+from reconciler.model import Plan, Problem
 from reconciler.model.encoding import JsonObject
 
-_NOT_YET = frozenset(
-    {
-        Reason.SUSPENDED,
-        Reason.PENDING,
-        Reason.LOCK_HELD,
-        Reason.DOWN_DENIED,
-        Reason.VERSION_NOT_DECLARED,
-        Reason.ROLLOUT_STOPPED,
-        Reason.CLAIMED_BY_OTHER,
-        Reason.FOREIGN_HISTORY,
-        Reason.DUPLICATE_DATABASE,
-        Reason.MAX_DOWN_STEPS_EXCEEDED,
-    }
-)
-"""Reasons why a command refused or waited in vain: nothing broke."""
 _FINE = frozenset({"in_sync", "suspended"})
 _BROKEN = frozenset({"failed", "unreachable"})
 
 
 def exit_of_problem(problem: Problem) -> Exit:
     """The exit code of a command that was stopped by `problem`."""
-    return Exit.OUT_OF_SYNC if problem.reason in _NOT_YET else Exit.ERROR
+    return Exit.OUT_OF_SYNC if problem.reason.is_refusal else Exit.ERROR
 
 
 def exit_of(plan: Plan | None, problem: Problem | None) -> Exit:

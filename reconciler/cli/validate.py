@@ -78,8 +78,10 @@ def _is_committed(repository: RepositoryOptions) -> bool:
         return True
     if repository.repo is None:
         return False
+    from reconciler.cli.disk import is_bare_repository
+
     folder = Path(repository.repo)
-    return not folder.exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir())
+    return not folder.exists() or is_bare_repository(folder)
 
 
 def _check_disk(start: Path, usual: str) -> Checked:

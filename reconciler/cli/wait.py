@@ -47,8 +47,8 @@ def command(
 ) -> Exit:
     """Wait until every chosen database is at a version or above, and nothing runs on it.
 
-    A database, repository or daemon that cannot be reached yet is waited for. Exit code 0 when the version is reached, 3
-    when the time is up.
+    A database, repository or daemon that cannot be reached yet is waited for; what only a person can mend, a manifest that
+    cannot be read say, ends it at once. Exit code 0 when the version is reached, 3 when the time is up or all is suspended.
     """
     from reconciler.cli.running import run_to_end
     from reconciler.cli.terminal import write, write_json

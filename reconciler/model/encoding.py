@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from reconciler.errors import ReconcilerError
 from reconciler.model.git import Revision
 from reconciler.model.history import AppliedMigration, JournalEvent
 from reconciler.model.plan import Plan, Step
-from reconciler.model.problem import Problem
+from reconciler.model.problem import Problem, ProblemError
 from reconciler.model.protocols import StepResult
-from reconciler.model.reasons import Condition
+from reconciler.model.reasons import Condition, ErrorClass, Reason
 from reconciler.model.status import (
     ConditionStatus,
     DaemonStatus,
@@ -59,6 +60,14 @@ def problem_as_dict(problem: Problem) -> JsonObject:
         "direction": problem.direction or None,
         "statement_index": problem.statement_index,
     }
+
+
+def error_as_dict(error: ReconcilerError) -> JsonObject:
+    """Any error with the keys of a problem; `reason` is null for one that is no problem of a database or a file."""
+    if isinstance(error, ProblemError):
+        return problem_as_dict(error.problem)
+    blank = problem_as_dict(Problem(reason=Reason.INTERNAL_ERROR, message=error.message, remedy=error.remedy))
+    return {**blank, "reason": None, "class": ErrorClass.PERMANENT.value}
 
 
 def status_as_dict(status: DatabaseStatus) -> JsonObject:

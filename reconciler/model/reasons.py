@@ -105,6 +105,11 @@ class Reason(StrEnum):
         """The value of the `reason` label of `reconciler_migration_failures_total`; empty when it is no failure."""
         return _TRAITS[self].metric_label
 
+    @property
+    def is_refusal(self) -> bool:
+        """True when nothing broke: by a rule, or because it is not its turn, nothing was begun."""
+        return self in _REFUSALS
+
 
 class _Traits(NamedTuple):
     condition: Condition
@@ -175,3 +180,28 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.DATABASE_AHEAD: _DRIFT,
     Reason.DATABASE_BEHIND: _DRIFT,
 }
+
+_REFUSALS = frozenset(
+    {
+        # not its turn
+        Reason.PENDING,
+        Reason.SUSPENDED,
+        Reason.LOCK_HELD,
+        Reason.ROLLOUT_STOPPED,
+        # against a rule
+        Reason.MIGRATION_INVALID,
+        Reason.MIGRATION_FILE_MISSING,
+        Reason.CHECKSUM_MISMATCH,
+        Reason.HISTORY_REWRITTEN,
+        Reason.TARGET_UNKNOWN,
+        Reason.OUT_OF_ORDER,
+        Reason.IRREVERSIBLE,
+        Reason.DOWN_DENIED,
+        Reason.MAX_DOWN_STEPS_EXCEEDED,
+        Reason.DESTRUCTIVE_CHANGE,
+        Reason.CLAIMED_BY_OTHER,
+        Reason.DUPLICATE_DATABASE,
+        Reason.FOREIGN_HISTORY,
+        Reason.VERSION_NOT_DECLARED,
+    }
+)

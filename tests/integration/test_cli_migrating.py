@@ -122,6 +122,7 @@ def test_down_follows_a_lowered_target_and_up_does_not(
     refused = reconciler("up")
     assert refused.exit == 3
     assert "reconciler down --version 1" in refused.err
+    assert refused.out == "dev: refused at version 2, on the way to 1\n"
     assert tables(fresh_database) == ["a", "b"]
     answer = reconciler("down", "--version", "1")
     assert answer.exit == 0
@@ -163,7 +164,7 @@ def test_broken_migration_shows_the_place_and_undoes_itself(
     assert "SQLSTATE 42P07" in answer.err
     assert "\n    CREATE TABLE a (id int);\n" in answer.err
     assert "remedy:" in answer.err
-    assert "dev: at version 1, 1 step left to version 2; 1 migration in" in answer.out
+    assert "dev: failed at version 1, on the way to 2; 1 migration in" in answer.out
     assert tables(fresh_database) == ["a"]
     # the daemon would leave it alone; a person who asks gets another attempt
     assert reconciler("plan").exit == 3
@@ -252,7 +253,7 @@ def test_dsn_outside_a_repository_takes_the_files_on_disk(
     reconciler.enter(tmp_path)
     reconciler.set(DSN=fresh_database)
     missing = reconciler("up")
-    assert missing.exit == 1
+    assert missing.exit == 3
     assert "no migration in migrations/" in missing.err
     assert reconciler("up", "--migrations", "db/schema").exit == 0
     assert tables(fresh_database) == ["a"]

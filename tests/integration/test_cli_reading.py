@@ -252,6 +252,66 @@ def test_wait_outlasts_a_repository_that_is_not_there_yet(reconciler: CommandLin
     assert "no folder" in answer.err
 
 
+def test_wait_ends_at_once_where_there_is_no_repository(reconciler: CommandLine, tmp_path: Path) -> None:
+    reconciler.enter(tmp_path)
+    answer = reconciler("wait", "--version", "1", "--timeout", "60s", "--output", "json")
+    assert answer.exit == 1
+    assert "not in a git repository" in answer.err
+    assert answer.json["problem"]["reason"] == "FetchFailed"
+
+
+def test_wait_ends_at_once_when_all_is_suspended(reconciler: CommandLine, declared: Repository) -> None:
+    declared.commit("Suspend", {"manifests/dev.yaml": manifest(2, more="suspend: true\n")})
+    for arguments in ((), ("-e", "dev")):
+        answer = reconciler("wait", "--timeout", "60s", *arguments)
+        assert answer.exit == 3
+        assert "suspended" in answer.err
+    told = reconciler("status", "--output", "json").out.encode()
+    with answering(told) as url:
+        assert reconciler("wait", "--server", url, "--version", "2", "--timeout", "60s").exit == 3
+
+
+def test_wait_ends_at_once_for_a_manifest_that_cannot_be_read(
+    reconciler: CommandLine, declared: Repository
+) -> None:
+    declared.commit("Break", {"manifests/other.yaml": "]"})
+    answer = reconciler("wait", "--version", "0", "--timeout", "60s")
+    assert answer.exit == 1
+    assert "ManifestInvalid" in answer.err
+
+
+def test_wait_above_what_git_declares_says_so(reconciler: CommandLine, declared: Repository) -> None:
+    answer = reconciler("wait", "--version", "3", "--timeout", "50ms")
+    assert answer.exit == 3
+    assert "git declares only 2" in answer.err
+
+
+def test_wait_as_json_knows_no_empty_names(reconciler: CommandLine) -> None:
+    arguments = ("--server", "http://127.0.0.1:1", "--version", "1", "--timeout", "50ms")
+    (seen,) = reconciler("wait", *arguments, "--output", "json").json["databases"]
+    assert (seen["environment"], seen["database"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "unreachable", "reachable": False},
+        {"reachable": False},
+        {"state": "pending", "pending": [{"direction": "down", "version": 2}]},
+        {"lock_holder": {"owner": "somebody", "since": None}},
+        {"running": {"direction": "down", "version": 2}},
+    ],
+)
+def test_wait_does_not_take_a_daemons_last_known_version_for_the_present_one(
+    changes: dict[str, object], reconciler: CommandLine
+) -> None:
+    database = {"environment": "dev", "database": "dev", "state": "in_sync", "current_version": 2}
+    body = {"environments": [{"environment": "dev", "databases": [database | changes]}]}
+    with answering(json.dumps(body).encode()) as url:
+        answer = reconciler("wait", "--server", url, "--version", "2", "--timeout", "50ms")
+    assert answer.exit == 3
+
+
 def test_wait_with_a_dsn_needs_a_version(reconciler: CommandLine, fresh_database: str) -> None:
     assert reconciler("wait", "--dsn", fresh_database).exit == 2
 

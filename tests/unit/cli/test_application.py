@@ -122,6 +122,18 @@ def test_outside_a_repository_says_what_to_do(reconciler: CommandLine, tmp_path:
     assert "--repo" in answer.err
 
 
+def test_errors_are_a_document_where_one_is_asked_for(reconciler: CommandLine, tmp_path: Path) -> None:
+    reconciler.enter(tmp_path)
+    problem = reconciler("status", "--output", "json")
+    assert problem.exit == 1
+    assert problem.json["problem"]["reason"] == "FetchFailed"
+    assert "error:" in problem.err
+    usage = reconciler("wait", "--dsn", "env:X", "--output=json")
+    assert usage.exit == 2
+    assert usage.json["problem"]["message"] == "a DSN alone does not say which version to wait for"
+    assert usage.json["problem"].keys() == problem.json["problem"].keys()
+
+
 def test_worst_puts_errors_before_being_out_of_sync() -> None:
     assert worst([]) is Exit.DONE
     assert worst([Exit.DONE, Exit.OUT_OF_SYNC]) is Exit.OUT_OF_SYNC

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from reconciler.lint import Finding, Severity
 from reconciler.model import (
     AppliedMigration,
@@ -69,7 +71,7 @@ STEP = Step(
 
 def test_problem_says_what_where_and_what_to_do() -> None:
     assert problem_text(PROBLEM) == (
-        'error: migrations/1_a.sql:2:14: relation "a" already exists [StatementFailed, SQLSTATE 42P07, statement 1]\n'
+        'error: migrations/1_a.sql:2:14: relation "a" already exists [StatementFailed, SQLSTATE 42P07]\n'
         "    CREATE TABLE a ();\n"
         "                 ^\n"
         "  DETAIL: there is one\n"
@@ -89,6 +91,20 @@ def test_problem_of_a_stranger_is_shown_as_far_as_it_goes() -> None:
 def test_problem_without_details_is_one_line() -> None:
     problem = Problem(reason=Reason.LOCK_HELD, message="held")
     assert problem_text(problem, label="refused") == "refused: held [LockHeld]"
+
+
+@pytest.mark.parametrize(
+    ("remedy", "shown"),
+    [
+        ("it is tried again by itself", []),
+        ("free some space; it is tried again by itself", ["  remedy: free some space"]),
+        ("it is tried again by itself; free some space", ["  remedy: free some space"]),
+    ],
+)
+def test_only_a_daemon_promises_to_try_again(remedy: str, shown: list[str]) -> None:
+    problem = Problem(reason=Reason.CONNECTION_FAILED, message="no", remedy=remedy)
+    assert problem_text(problem).splitlines()[1:] == shown
+    assert problem_text(problem, lasting=True).splitlines()[1:] == [f"  remedy: {remedy}"]
 
 
 def test_error_text() -> None:
@@ -211,6 +227,15 @@ def test_outcomes() -> None:
     left = Plan(current=0, target=1, steps=(STEP,))
     assert outcome_line("dev", [], left) == "dev: at version 0, 1 step left to version 1; nothing was changed"
     assert "not known" in outcome_line("dev", [(STEP, result)], None)
+    refused = replace(left, current=2, target=0, refusals=(PROBLEM,))
+    assert outcome_line("dev", [], refused) == "dev: refused at version 2, on the way to 0"
+    denied = Problem(reason=Reason.DOWN_DENIED, message="no")
+    assert outcome_line("dev", [], left, denied) == "dev: refused at version 0, on the way to 1"
+    stuck = replace(refused, target=2)
+    assert outcome_line("dev", [(STEP, result)], stuck) == "dev: refused at version 2; 1 migration in 20 ms"
+    assert outcome_line("dev", [], left, PROBLEM) == (
+        "dev: failed at version 0, on the way to 1; no step was completed"
+    )
     rendered = result_as_dict([(STEP, result)], done, None)
     assert rendered["in_sync"] is True
     assert rendered["applied"][0]["duration_seconds"] == 0.02
