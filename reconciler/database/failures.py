@@ -35,6 +35,7 @@ _REMEDIES = {
 }
 
 _KEY_VALUES = re.compile(r"(\)=\()(?:[^()]|\([^()]*\))*(\))")
+_QUOTED_VALUE = re.compile(r': ".*"', re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -92,6 +93,18 @@ def _field(result: PGresult, name: str) -> str:
     return value.decode("utf-8", "replace") if value else ""
 
 
+def is_error(result: PGresult) -> bool:
+    """True for the result of a statement that failed."""
+    from psycopg.pq import ExecStatus
+
+    return result.status in (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+
+
+def refused(result: PGresult, doing: str) -> ProblemError:
+    """A `ProblemError` for an error result of one of our own statements; see `translate`."""
+    return _own_failure(sqlstate_of(result), primary_message(result), doing)
+
+
 def translate(error: psycopg.Error, doing: str) -> ProblemError:
     """A `ProblemError` for an error of one of our own statements or of the connection.
 
@@ -99,16 +112,29 @@ def translate(error: psycopg.Error, doing: str) -> ProblemError:
         error: what the driver raised.
         doing: what we were about, for the message: `reading the history`.
     """
-    sqlstate = error.sqlstate or ""
-    message = redact(str(error.diag.message_primary or error).strip())
+    message = redact(" ".join(str(error.diag.message_primary or error).split()))
+    return _own_failure(error.sqlstate or "", message, doing)
+
+
+def _own_failure(sqlstate: str, message: str, doing: str) -> ProblemError:
+    remedy = ""
     if sqlstate == "42501":
         reason = Reason.PERMISSION_DENIED
+        if "permission denied for schema" in message:
+            remedy = "GRANT CREATE, USAGE ON that SCHEMA to this role, or set `history_schema` to one that it may write to"
+    elif sqlstate in ("55P03", "57014"):
+        # our own limits: somebody keeps our tables locked
+        reason = Reason.LOCK_HELD
+        remedy = "end the session that holds a lock on schema_migrations or the tables beside it; it is tried again by itself"
     elif sqlstate:
         reason = reason_of(sqlstate, Reason.INTERNAL_ERROR)
     else:
         reason = Reason.CONNECTION_FAILED
     return ProblemError(
         Problem(
-            reason=reason, message=f"{doing} failed: {message}", remedy=remedy_of(reason), sqlstate=sqlstate
+            reason=reason,
+            message=f"{doing} failed: {message}",
+            remedy=remedy or remedy_of(reason),
+            sqlstate=sqlstate,
         )
     )

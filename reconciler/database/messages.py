@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.database.failures import is_error
 from reconciler.database.session import Session
 from reconciler.model import ProblemError, Script
 from reconciler.model.value import value
@@ -14,14 +15,38 @@ if TYPE_CHECKING:
 
 
 @value(kw_only=True)
+class StepMessage:
+    """The parts of the message that runs a step; each but `reset` holds one statement an entry.
+
+    Args:
+        started: the transaction of the journal's `started` event; empty when it was written before.
+        before: the step's own BEGIN and its settings.
+        script: the SQL.
+        count: how many statements the script has.
+        after: bookkeeping. Its last three are the one that returns the milliseconds, the fence and COMMIT; its first makes
+            deferred constraints immediate.
+        reset: what makes the session ours again.
+        many_rows: the script may return rows.
+    """
+
+    started: Sequence[str]
+    before: Sequence[str]
+    script: Script
+    count: int
+    after: Sequence[str]
+    reset: str
+    many_rows: bool
+
+
+@value(kw_only=True)
 class Answer:
-    """What became of a message `before; script; after`.
+    """What became of a step's message.
 
     Args:
         committed: the step's transaction is in force.
         error: the result that carries the error, None when there is none or the connection broke.
-        failed_part: `before`, `script` or `after`: where the error arose.
-        failed_index: which statement of that part, from 0.
+        failed_part: `before`, `script`, `deferred` (constraints made immediate), `after`, `fence` or `commit`.
+        failed_index: which statement of the script, from 0; -1 when the message did not parse.
         offset: where in the script's text the server saw the error, in characters from 0; None when it did not say.
         started: the journal's `started` event is in force.
         lost: what the driver said when the connection broke; empty when it did not.
@@ -38,73 +63,60 @@ class Answer:
     duration: float = 0.0
 
 
-async def run_message(
-    session: Session, before: Sequence[str], script: Script, count: int, after: Sequence[str]
-) -> Answer:
-    """Send `before`, the script and `after` as one message.
+async def run_message(session: Session, message: StepMessage) -> Answer:
+    """Send a step as one message.
 
     The server parses a message whole before it runs any of it, runs its statements one by one and stops at the first
     error; each statement that ran gives one result. So the count of results tells which statement failed, also for
-    errors that carry no position.
-
-    Args:
-        session: where to send it.
-        before: one statement each: the `started` event in a transaction of four statements, then the step's own BEGIN
-            and settings.
-        script: the SQL.
-        count: how many statements the script has.
-        after: one statement each but the last: bookkeeping, `RETURNING` the milliseconds in the third from the end, the
-            fence, COMMIT, and the statements that reset the session.
+    errors that carry no position, and the COMMITs among them tell what is in force.
     """
     from reconciler.database.failures import position_of
 
-    prefix = ";\n".join(before) + ";\n"
-    message = prefix + script.text + "\n;\n" + ";\n".join(after)
+    prefix = ";\n".join((*message.started, *message.before)) + ";\n"
+    text = prefix + message.script.text + "\n;\n" + ";\n".join((*message.after, message.reset))
     try:
-        results = await session.send(message)
+        results = await session.send(text, many_rows=message.many_rows)
     except ProblemError as error:
         return Answer(committed=False, lost=error.problem.message)
+    commits = [index for index, result in enumerate(results) if result.command_status == b"COMMIT"]
+    started = not message.started or len(commits) > 0
     last = results[-1]
-    if not is_error(last):
-        reset_count = after[-1].count(";") + 1
-        milliseconds = results[-reset_count - 3].get_value(0, 0)
+    if len(commits) == (2 if message.started else 1):
+        if is_error(last):
+            # the step is in force; the session could not be made ours again
+            await session.close()
+        milliseconds = results[commits[-1] - 2].get_value(0, 0)
         return Answer(committed=True, started=True, duration=int(milliseconds or b"0") / 1000)
+    if not session.alive:
+        return Answer(committed=False, error=last, started=started, lost="the server closed the connection")
     position = position_of(last)
     offset = None
-    if position is not None and 0 <= position - 1 - len(prefix) <= len(script.text):
+    if position is not None and 0 <= position - 1 - len(prefix) <= len(message.script.text):
         offset = position - 1 - len(prefix)
-    if not session.alive:
-        return Answer(committed=False, error=last, lost="the server closed the connection")
-    ran = len(results) - 1
-    if ran == 0 and not session.in_transaction:
+    part, index = _where(message, len(results) - 1, in_transaction=session.in_transaction)
+    return Answer(
+        committed=False,
+        error=last,
+        failed_part=part,
+        failed_index=index,
+        offset=offset if part == "script" else None,
+        started=started and len(results) > 1,
+    )
+
+
+def _where(message: StepMessage, ran: int, *, in_transaction: bool) -> tuple[str, int]:
+    """Which part failed, when `ran` statements had succeeded before, and which statement of the script."""
+    if ran == 0 and not in_transaction:
         # not even the first BEGIN: the message did not parse
-        return Answer(committed=False, error=last, failed_part="script", failed_index=-1, offset=offset)
-    if not session.in_transaction:
-        # only the last part runs outside a transaction block: the step is in force, the session is not fit to go on
-        await session.close()
-        return Answer(committed=True, started=True)
-    started = ran >= _STARTED
-    if ran < len(before):
-        return Answer(committed=False, error=last, failed_part="before", failed_index=ran, started=started)
-    ran -= len(before)
-    if ran < count:
-        return Answer(
-            committed=False,
-            error=last,
-            failed_part="script",
-            failed_index=ran,
-            offset=offset,
-            started=started,
-        )
-    return Answer(committed=False, error=last, failed_part="after", failed_index=ran - count, started=started)
-
-
-_STARTED = 4
-"""BEGIN, SET LOCAL, INSERT, COMMIT."""
-
-
-def is_error(result: PGresult) -> bool:
-    """True for the result of a statement that failed."""
-    from psycopg.pq import ExecStatus
-
-    return result.status in (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+        return "script", -1
+    if not in_transaction:
+        return "commit", 0
+    ran -= len(message.started) + len(message.before)
+    if ran < 0:
+        return "before", 0
+    if ran < message.count:
+        return "script", ran
+    ran -= message.count
+    if ran == 0:
+        return "deferred", 0
+    return ("fence" if ran == len(message.after) - 2 else "after"), 0

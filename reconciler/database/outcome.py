@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
 _DIVISION_BY_ZERO = "22012"
+_INSUFFICIENT_PRIVILEGE = "42501"
+_TIMEOUTS = ("57014", "25P04")
+_DOING_OF_THE_SCRIPT = ("22", "23", "25", "42")
+"""Classes of errors that our own bookkeeping only meets after a script has changed what it stands on."""
 
 
-def is_lock_timeout(error: PGresult | None) -> bool:
-    """True when a statement waited longer for a table lock than it may."""
-    return error is not None and sqlstate_of(error) == _LOCK_NOT_AVAILABLE
+def is_lock_timeout(answer: Answer) -> bool:
+    """True when a statement of the script waited longer for a table lock than it may."""
+    return (
+        answer.error is not None
+        and answer.failed_part == "script"
+        and sqlstate_of(answer.error) == _LOCK_NOT_AVAILABLE
+    )
 
 
 def failure_of(answer: Answer, step: Step) -> Problem:
@@ -31,28 +39,43 @@ def failure_of(answer: Answer, step: Step) -> Problem:
         index = answer.failed_index if answer.failed_index >= 0 else statement_at(step, answer.offset)
         return statement_failure(answer.error, step, index, answer.offset)
     sqlstate = sqlstate_of(answer.error)
-    if answer.failed_part == "after" and sqlstate == _DIVISION_BY_ZERO:
+    if answer.failed_part == "fence" and sqlstate == _DIVISION_BY_ZERO:
         return lock_lost()
     message = primary_message(answer.error)
-    if answer.failed_part == "after" and answer.failed_index == 0:
-        return Problem(
-            reason=reason_of(sqlstate, _failed(step)),
-            message=f"{_step_name(step)}: a deferred constraint or trigger failed at the end of the transaction: {message}",
-            remedy=_fix(step),
-            place=Place(step.script.path, step.script.first_line),
-            sqlstate=sqlstate,
-            detail=detail_and_hint(answer.error),
-            version=step.version,
-            direction=step.direction.value,
+    if answer.failed_part in ("deferred", "commit"):
+        what = (
+            "a deferred constraint or trigger failed"
+            if answer.failed_part == "deferred"
+            else "it could not be committed"
         )
-    reason = Reason.PERMISSION_DENIED if sqlstate == "42501" else reason_of(sqlstate, Reason.INTERNAL_ERROR)
+        return _of_the_whole(
+            answer.error, step, _script_reason(sqlstate, step), f"{what}: {message}", _fix(step)
+        )
+    if sqlstate in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):
+        remedy = "end the session that holds a lock on schema_migrations or the tables beside it; it is tried again by itself"
+        return _of_the_whole(
+            answer.error, step, Reason.LOCK_HELD, f"somebody keeps our own tables locked: {message}", remedy
+        )
+    if sqlstate == _INSUFFICIENT_PRIVILEGE:
+        reason, remedy = Reason.PERMISSION_DENIED, remedy_of(Reason.PERMISSION_DENIED)
+    elif sqlstate[:2] in _DOING_OF_THE_SCRIPT:
+        reason = _failed(step)
+        remedy = f"{step.script.path} must leave schema_migrations and the tables beside it, and the transaction, alone"
+    else:
+        reason = reason_of(sqlstate, Reason.INTERNAL_ERROR)
+        remedy = remedy_of(reason)
+    return _of_the_whole(answer.error, step, reason, f"it could not be recorded: {message}", remedy)
+
+
+def _of_the_whole(error: PGresult, step: Step, reason: Reason, message: str, remedy: str) -> Problem:
+    """A failure that no statement of the script stands for."""
     return Problem(
         reason=reason,
-        message=f"{_step_name(step)} was rolled back, since it could not be recorded: {message}",
-        remedy=remedy_of(reason)
-        or "our tables (schema_migrations and its companions) must keep the columns they were made with",
-        sqlstate=sqlstate,
-        detail=detail_and_hint(answer.error),
+        message=f"{_step_name(step)} was rolled back: {message}",
+        remedy=remedy,
+        place=Place(step.script.path, step.script.first_line),
+        sqlstate=sqlstate_of(error),
+        detail=detail_and_hint(error),
         version=step.version,
         direction=step.direction.value,
     )
@@ -74,10 +97,10 @@ def statement_failure(
     statement = step.statements[index] if 0 <= index < len(step.statements) else None
     if offset is None:
         offset = statement.offset if statement else 0
-    reason = reason_of(sqlstate, _failed(step))
+    reason = _script_reason(sqlstate, step)
     remedy = remedy_of(reason) or _fix(step)
     message = primary_message(error)
-    if sqlstate == _QUERY_CANCELED:
+    if sqlstate in _TIMEOUTS:
         if step.statement_timeout:
             reason = Reason.STATEMENT_TIMEOUT
             remedy = "raise it with `-- reconciler: statement-timeout 10m` in the file, or split the work, and commit"
@@ -96,7 +119,7 @@ def statement_failure(
         message=f"{_step_name(step)} failed at statement {index + 1} of {len(step.statements)}: {message}; {undone}",
         remedy=remedy,
         place=locate(step.script, offset),
-        excerpt=redact(excerpt(step.script, offset)),
+        excerpt=excerpt(step.script, offset),
         sqlstate=sqlstate,
         detail=detail_and_hint(error),
         version=step.version,
@@ -144,6 +167,12 @@ def lock_lost() -> Problem:
         message="the lock was taken over by another process while this one worked; its transaction was rolled back",
         remedy="it is tried again by itself",
     )
+
+
+def _script_reason(sqlstate: str, step: Step) -> Reason:
+    """The reason for an error of a script. A read-only transaction is its own doing: the server was asked before."""
+    reason = reason_of(sqlstate, _failed(step))
+    return _failed(step) if reason is Reason.READ_ONLY else reason
 
 
 def _step_name(step: Step) -> str:

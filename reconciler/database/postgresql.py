@@ -124,15 +124,20 @@ class PostgresDatabase:
         session = await self._open()
         assert self._reader is not None
         owner = uuid.uuid4()
-        await self._take_advisory_lock(session, acquire_timeout, on_waiting)
         try:
-            await self._make_tables(session)
-            fence = await self._take_row(session, actor, owner)
+            await self._take_advisory_lock(session, acquire_timeout, on_waiting)
+            try:
+                await self._make_tables(session)
+                fence = await self._take_row(session, actor, owner)
+            except ProblemError:
+                with contextlib.suppress(ProblemError):
+                    await session.read(session.queries("release_advisory_lock"), doing="releasing the lock")
+                raise
+        except ProblemError:
+            raise
         except BaseException:
-            with contextlib.suppress(ProblemError):
-                await session.read(
-                    session.queries("release_advisory_lock", key=ADVISORY_KEY), doing="releasing the lock"
-                )
+            # cancelled on the way: whether the server has given us the lock is not known, and ends with the session
+            await session.close()
             raise
         held = HeldLock(session, self._reader, actor, owner, fence)
         try:
@@ -182,7 +187,7 @@ class PostgresDatabase:
         creations = [session.queries("create_tables")]
         if not exists[0]:
             creations.insert(0, session.queries("create_schema"))
-        await session.read("BEGIN", *creations, "COMMIT", doing="creating our tables")
+        await session.transact(*creations, doing="creating our tables")
 
     async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID) -> int:
         claim = actor.claim

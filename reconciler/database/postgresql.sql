@@ -2,15 +2,22 @@
 -- schema-qualified, since a migration may change the search path; `:name` stands for an escaped literal.
 
 -- name: session_settings
--- The meaning of our own literals must not depend on what a role's defaults say. No time limit but a step's own.
+-- The meaning of our own literals must not depend on what a role's defaults say. The limits are those of our own
+-- statements: each step sets its own.
 SET standard_conforming_strings = on;
-SET statement_timeout = 0;
-SET lock_timeout = 0;
+SET statement_timeout = '60s';
+SET lock_timeout = '10s';
 SET idle_in_transaction_session_timeout = 0
 
 -- name: set_role
 -- `NONE` is the login role.
 SET ROLE {role}
+
+-- name: set_local_role
+SET LOCAL ROLE {role}
+
+-- name: backend_pid
+SELECT pg_catalog.pg_backend_pid()
 
 -- name: reset_session
 -- Every step of DISCARD ALL except pg_advisory_unlock_all, which would drop our lock.
@@ -191,7 +198,8 @@ REVOKE ALL ON {history}, {journal}, {lock} FROM PUBLIC
 SELECT pg_catalog.pg_try_advisory_lock(:key)
 
 -- name: release_advisory_lock
-SELECT pg_catalog.pg_advisory_unlock(:key)
+-- Ours, and any that a migration took and forgot.
+SELECT pg_catalog.pg_advisory_unlock_all()
 
 -- name: take_lock_row
 INSERT INTO {lock} AS held (id, owner, holder, mode, fence, since, renewed_at, environment, database_name, repository)
@@ -213,6 +221,16 @@ UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL W
 -- Divides by zero, and so rolls the transaction back, when the lock is no longer ours.
 WITH held AS (
     UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence RETURNING 1
+)
+SELECT 1 / count(*) FROM held
+
+-- name: strict_fence
+-- Also when a migration has dropped our advisory lock: for steps whose statements no rollback would undo.
+WITH held AS (
+    UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence
+    AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                AND l.classid = :key_high AND l.objid = :key_low AND l.pid = pg_catalog.pg_backend_pid())
+    RETURNING 1
 )
 SELECT 1 / count(*) FROM held
 
@@ -243,7 +261,7 @@ RETURNING execution_time_ms
 SELECT reason, message FROM {journal} WHERE event IN ('refused', 'finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1
 
 -- name: forget_failed_row
-DELETE FROM {history} WHERE version = :version AND status = 'failed' AND transactional
+DELETE FROM {history} WHERE version = :version AND status = 'failed' AND (transactional OR statements_done = 0)
 
 -- name: insert_applied
 INSERT INTO {history} (version, name, applied_at, checksum, execution_time_ms, status, direction, path, token_checksum,
@@ -286,12 +304,14 @@ SET name = excluded.name, applied_at = excluded.applied_at, checksum = excluded.
     statements_total = excluded.statements_total, statements_digest = excluded.statements_digest,
     git_revision = excluded.git_revision, tool_version = excluded.tool_version
 WHERE old.status <> 'success'
+RETURNING 1
 
 -- name: begin_steps_down
 UPDATE {history}
 SET status = 'running', error_message = NULL, direction = 'down', transactional = false, statements_done = :statements_done,
     statements_total = :statements_total, statements_digest = :statements_digest
-WHERE version = :version
+WHERE version = :version AND status <> 'running'
+RETURNING 1
 
 -- name: record_progress
 UPDATE {history} SET statements_done = :statements_done, statements_digest = :statements_digest WHERE version = :version
@@ -310,9 +330,11 @@ UPDATE {history} SET status = 'failed', execution_time_ms = :execution_time_ms, 
 UPDATE {history} SET status = 'success', direction = 'up', statements_done = statements_total WHERE version = :version
 
 -- name: invalid_indexes
+-- Those that nobody is building.
 SELECT n.nspname, c.relname FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT i.indisvalid AND c.relkind = 'i' AND pg_catalog.strpos(:statement, c.relname) > 0
+WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relname = :name
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid)
 
 -- name: pin_row
 UPDATE {history}

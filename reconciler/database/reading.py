@@ -64,7 +64,7 @@ class Reader:
             return await self.observe(session)
         try:
             (marks,) = await session.read(
-                session.queries("read_marks"), doing="looking whether the history has changed"
+                before=[session.queries("read_marks")], doing="looking whether the history has changed"
             )
         except (
             psycopg.errors.UndefinedTable,
@@ -84,21 +84,20 @@ class Reader:
 
         known, self._seen = self._rows_of, None
         queries = session.queries
+        # before all else: what changes while we read is then seen as a change the next time
+        first = [queries("read_marks"), queries("read_elsewhere", schema=self._schema)]
         blocks = [
-            # before all else: what changes while we read is then seen as a change the next time
-            queries("read_marks"),
             queries("identity"),
             queries("read_server"),
-            queries("read_elsewhere", schema=self._schema),
             queries("read_lock", key_high=ADVISORY_KEY >> 32, key_low=ADVISORY_KEY & 0xFFFFFFFF),
             queries("read_last_attempt"),
         ]
         if known is None:
             blocks.append(queries("read_history"))
         try:
-            answers = await session.read(*blocks, doing="reading the migration history")
+            answers = await session.read(*blocks, before=first, doing="reading the migration history")
             marks = answers[0][0] if answers[0] else None
-            rows_of = (_identity(answers[1]), marks[-1]) if marks is not None else None
+            rows_of = (_identity(answers[2]), marks[-1]) if marks is not None else None
             if known is not None and rows_of != known:
                 # a change between the two messages is noticed the next time: the rows are newer than the marks
                 answers += await session.read(queries("read_history"), doing="reading the migration history")
@@ -109,7 +108,7 @@ class Reader:
         ):
             self._rows_of = None
             return await self._observe_uninitialised(session)
-        _, identity, server, elsewhere, lock, attempts = answers[:6]
+        _, elsewhere, identity, server, lock, attempts = answers[:6]
         if len(answers) > 6:
             self._rows = tuple(_row(values) for values in answers[6])
         claim, holder = _lock_state(lock)
@@ -133,11 +132,10 @@ class Reader:
     async def _observe_uninitialised(self, session: Session) -> Observation:
         """Our tables are not all there: find out what is."""
         queries = session.queries
-        identity, server, elsewhere, relations = await session.read(
+        elsewhere, relations, identity, server = await session.read(
             queries("identity"),
             queries("read_server"),
-            queries("read_elsewhere", schema=self._schema),
-            queries("inspect", schema=self._schema),
+            before=[queries("read_elsewhere", schema=self._schema), queries("inspect", schema=self._schema)],
             doing="looking for the migration history",
         )
         columns = {name: list(found) for schema, name, found in relations if schema == self._schema}
@@ -212,7 +210,7 @@ async def read_applied(session: Session, version: int | None) -> list[AppliedMig
             checksum,
             elapsed,
             _status(status),
-            _DIRECTIONS[direction],
+            _DIRECTIONS.get(direction, Direction.UP),
             error,
             revision,
         )
@@ -280,7 +278,9 @@ def _version(rows: list[tuple[Any, ...]]) -> str:
 
 def _row(values: tuple[Any, ...]) -> HistoryRow:
     version, name, status, direction, *rest = values
-    return HistoryRow(version, name, _status(status), _DIRECTIONS[direction], *rest)
+    if direction not in _DIRECTIONS:
+        return HistoryRow(int(version), name, RowStatus.RUNNING, Direction.UP, *rest)
+    return HistoryRow(int(version), name, _status(status), _DIRECTIONS[direction], *rest)
 
 
 def _status(text: str) -> RowStatus:

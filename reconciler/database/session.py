@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from reconciler.database.failures import remedy_of, translate
+from reconciler.database.failures import is_error, refused, remedy_of, translate
 from reconciler.database.queries import Queries
 from reconciler.model import Problem, ProblemError, Reason
 from reconciler.model.value import value
@@ -16,13 +18,15 @@ from reconciler.redaction import Secret, redact
 
 if TYPE_CHECKING:
     import psycopg
-    from psycopg.pq.abc import PGresult
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn, PGresult
 
 _CONNECTION_DEFAULTS = {
     "application_name": "reconciler",
     "client_encoding": "UTF8",
     "target_session_attrs": "read-write",
-    # a migration may keep a connection silent for hours: notice within a minute when the other end is gone
+    # a migration may keep a connection silent for hours: notice within a minute or so when the other end is gone
+    "tcp_user_timeout": "60000",
     "keepalives": "1",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
@@ -30,8 +34,17 @@ _CONNECTION_DEFAULTS = {
 }
 """A DSN may say otherwise for each but the encoding."""
 
+BOOKKEEPING_LIMITS = ("SET LOCAL lock_timeout = 10000", "SET LOCAL statement_timeout = 60000")
+"""What is written down is written fast, or somebody holds our tables: give up then, and with it the migration's own locks."""
 _SHORT = 128
 """Characters of the longest text whose literal is remembered."""
+_AMBIGUOUS = re.compile(r"[a-z]+://(?:[^/?]*@[^/?]*@|[^/?@]*/[^?]*@|[^/?]*@[^/?]*/[^?]*@)", re.IGNORECASE)
+"""A URI whose password holds an `@` or `/` that is not percent-encoded."""
+_OWN_SCOPE = (
+    # operators and functions of other people's schemas must not run in our statements, and no row be hidden from us
+    "SET LOCAL search_path = pg_catalog",
+    "SET LOCAL row_security = off",
+)
 _CANCEL_PATIENCE = 5.0
 """Seconds the server has to answer a cancel request before the connection is given up."""
 
@@ -87,17 +100,17 @@ class Session:
         from psycopg.conninfo import conninfo_to_dict, make_conninfo
         from psycopg.pq import Escaping
 
+        dsn = settings.dsn.reveal()
         try:
-            parameters = conninfo_to_dict(settings.dsn.reveal())
+            parameters = conninfo_to_dict(dsn)
         except psycopg.Error:
             # the driver's message quotes the text it could not read, which may be the password
-            raise ProblemError(
-                Problem(
-                    reason=Reason.CONNECTION_FAILED,
-                    message="the DSN is not a connection string that libpq can read",
-                    remedy="write postgresql://user@host:port/database, or key=value pairs",
-                )
-            ) from None
+            raise _unreadable("is not a connection string that libpq can read") from None
+        if not re.fullmatch(r"[\d, ]*", str(parameters.get("port") or "")):
+            raise _unreadable("names a port that is no number")
+        if _AMBIGUOUS.match(dsn):
+            # libpq would take a part of the password for the host, and say so in its messages
+            raise _unreadable("has a second `@`, or one behind a `/`")
         parameters = {**_CONNECTION_DEFAULTS, **parameters, "client_encoding": "UTF8"}
         parameters.setdefault("connect_timeout", str(max(1, round(settings.connect_timeout))))
         if settings.root_certificate:
@@ -114,15 +127,11 @@ class Session:
             )
         except (psycopg.Error, UnicodeError) as error:
             raise _connection_problem(error, parameters) from None
-        if connection.info.parameter_status("crdb_version") is not None:
-            # its schema changes are jobs outside any transaction: what we promise does not hold there
-            await connection.close()
-            raise ProblemError(engine_unsupported("the server is a CockroachDB"))
         escaping = Escaping(connection.pgconn)
+        representable = _representable(connection.info.parameter_status("server_encoding") or "UTF8")
 
         def escape(text: str) -> str:
-            # text columns hold no NUL; nothing we write has one but an error message that quotes a broken file
-            return bytes(escaping.escape_literal(text.replace("\0", "\\0").encode())).decode()
+            return bytes(escaping.escape_literal(representable(text).encode())).decode()
 
         # who we are, at which commit and by which policy is written with every event
         remembered = lru_cache(maxsize=256)(escape)
@@ -133,7 +142,14 @@ class Session:
         queries = Queries("postgresql", settings.history_schema, settings.role, literal)
         session = cls(connection, settings, queries)
         try:
-            await session.read(session.settings_message, doing="opening the session")
+            if connection.info.parameter_status("crdb_version") is not None:
+                # its schema changes are jobs outside any transaction: what we promise does not hold there
+                raise ProblemError(engine_unsupported("the server is a CockroachDB"))
+            answers = await session.read(
+                queries("backend_pid"), session.settings_message, doing="opening the session"
+            )
+            if answers[0][0][0] != connection.info.backend_pid:
+                raise ProblemError(engine_unsupported("a connection pooler stands before the server"))
         except BaseException:
             await session.close()
             raise
@@ -153,21 +169,32 @@ class Session:
     def settings_message(self) -> str:
         """The statements that give a session our settings."""
         parts = [self.queries("session_settings")]
+        version = self._connection.info.server_version
+        if version >= 140000:
+            parts.append("SET idle_session_timeout = 0")
+        if version >= 170000:
+            parts.append("SET transaction_timeout = 0")
         if self._settings.role:
             parts.append(self.queries("set_role"))
         return ";\n".join(parts)
+
+    @property
+    def local_role(self) -> str:
+        """The statement that makes us, for the rest of the transaction, the role that our tables belong to."""
+        return self.queries("set_local_role") if self._settings.role else "SET LOCAL role TO DEFAULT"
 
     @property
     def reset_message(self) -> str:
         """The statements that undo whatever a migration did to the session, and set our settings again."""
         return self.queries("reset_session") + ";\n" + self.settings_message
 
-    async def read(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
+    async def read(self, *blocks: str, doing: str, before: Sequence[str] = ()) -> list[list[tuple[Any, ...]]]:
         """Send `blocks` as one message and return the rows of every statement that returns any.
 
         Args:
-            blocks: SQL without a final `;`.
+            blocks: SQL without a final `;`. They see no schema but `pg_catalog` unless they name it.
             doing: what this is about, for error messages.
+            before: SQL that is sent in the same message and sees the session's own search path.
 
         Raises:
             ProblemError: the server refused or the connection broke.
@@ -177,7 +204,7 @@ class Session:
 
         try:
             cursor = self._connection.cursor()
-            await cursor.execute(";\n".join(blocks).encode())
+            await cursor.execute(";\n".join((*before, *_OWN_SCOPE, *blocks)).encode())
             answers: list[list[tuple[Any, ...]]] = []
             while True:
                 if cursor.description is not None:
@@ -195,55 +222,171 @@ class Session:
             await self._end_failed_transaction()
             raise translate(error, doing) from None
 
+    async def transact(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
+        """Run `blocks` in one transaction of our own, whatever a migration made of the session, and leave that as it is.
+
+        A cancelled task is told so by `interrupted` after the transaction has ended: what is written down must be whole.
+
+        Raises:
+            ProblemError: nothing of it is in force, or the connection broke.
+        """
+        import psycopg
+
+        opening = (
+            "BEGIN",
+            "SET TRANSACTION READ WRITE",
+            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+            self.local_role,
+        )
+        limits = (*BOOKKEEPING_LIMITS, "SET LOCAL synchronous_commit TO DEFAULT")
+        work = asyncio.ensure_future(
+            self.read(*opening, *_OWN_SCOPE, *limits, *blocks, "COMMIT", doing=doing)
+        )
+        try:
+            answers: list[list[tuple[Any, ...]]] = await self._to_the_end(work)
+            return answers
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.InvalidSchemaName,
+        ) as error:
+            raise translate(error, doing) from None
+
+    async def command(self, message: str, *, doing: str) -> None:
+        """Send statements that return nothing of interest.
+
+        Raises:
+            ProblemError: one of them failed, or the connection broke.
+        """
+        results = await self.send(message)
+        if is_error(results[-1]):
+            raise refused(results[-1], doing)
+
     async def _end_failed_transaction(self) -> None:
         """A message that failed behind its own BEGIN must not leave the session unable to answer anything else."""
         if self.in_transaction:
             await self.send("ROLLBACK")
 
-    async def send(self, message: str) -> Sequence[PGresult]:
+    async def send(self, message: str, *, many_rows: bool = False) -> Sequence[PGresult]:
         """Send one message and return the results at libpq level, the one of an error included.
 
         When the task is cancelled meanwhile, the server is asked to cancel the statement and its answer is still waited
         for: only the answer tells what happened. `interrupted` is True from then on, and the caller, who has the results,
         raises the cancellation again when it has recorded them.
 
+        Args:
+            message: SQL.
+            many_rows: it may return rows beyond what memory should hold: they are thrown away as they come. Of a statement
+                that returns one row, that row is kept.
+
         Raises:
             ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
-        work = asyncio.ensure_future(self._exchange(message))
+        work = asyncio.ensure_future(self._exchange(message, many_rows))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             self.interrupted = True
             return await self._cancel(work)
 
-    async def _exchange(self, message: str) -> Sequence[PGresult]:
+    async def _exchange(self, message: str, many_rows: bool) -> Sequence[PGresult]:
         import psycopg
         from psycopg import generators
 
         try:
             async with self._connection.lock:
                 self._connection.pgconn.send_query(message.encode())
-                return await self._connection.wait(generators.execute(self._connection.pgconn))
+                if not many_rows:
+                    return await self._connection.wait(generators.execute(self._connection.pgconn))
+                self._connection.pgconn.set_single_row_mode()
+                return await self._connection.wait(_discarding_rows(self._connection.pgconn))
         except psycopg.Error as error:
             raise translate(error, "talking to the server") from None
+
+    async def _to_the_end(self, work: asyncio.Future[Any]) -> Any:
+        """The outcome of `work`, also when this task is cancelled meanwhile; then `interrupted` says so."""
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self.interrupted = True
+            return await self._in_time(work)
 
     async def _cancel(self, work: asyncio.Future[Sequence[PGresult]]) -> Sequence[PGresult]:
         import psycopg
 
         with contextlib.suppress(psycopg.Error):
             await self._connection.cancel_safe(timeout=_CANCEL_PATIENCE)
+        answer: Sequence[PGresult] = await self._in_time(work)
+        return answer
+
+    async def _in_time(self, work: asyncio.Future[Any]) -> Any:
+        import psycopg
+
         try:
             async with asyncio.timeout(_CANCEL_PATIENCE):
                 return await work
         except TimeoutError:
             await self._connection.close()
-            error = psycopg.OperationalError("the server did not answer a cancel request")
-            raise translate(error, "stopping a statement") from None
+            error = psycopg.OperationalError(
+                "the server did not answer in time while this process was ending"
+            )
+            raise translate(error, "stopping") from None
 
     async def close(self) -> None:
         """Close the connection; never fails."""
         await self._connection.close()
+
+
+def _discarding_rows(pgconn: PGconn) -> PQGen[list[PGresult]]:
+    """Fetch all results of a message, but no rows: of each statement its end, or its row when it returned only one."""
+    from psycopg import generators
+    from psycopg.pq import ExecStatus
+
+    results: list[PGresult] = []
+    rows = 0
+    row: PGresult | None = None
+    yield from generators.send(pgconn)
+    while (result := (yield from generators.fetch(pgconn))) is not None:
+        if result.status == ExecStatus.SINGLE_TUPLE:
+            rows += 1
+            row = result
+            continue
+        results.append(row if rows == 1 and row is not None and not is_error(result) else result)
+        rows, row = 0, None
+    return results
+
+
+def _representable(server_encoding: str) -> Callable[[str], str]:
+    """A function that makes a text one that the server's encoding can hold.
+
+    What a database in another encoding than UTF-8 cannot hold, the name of an author say, becomes `\\u0141`: a name must
+    not keep a migration from being recorded. Texts hold no NUL either; only a message that quotes a broken file has one.
+    """
+    try:
+        codec = codecs.lookup(server_encoding.replace("WIN", "cp").replace("SQL_ASCII", "utf-8")).name
+    except LookupError:
+        codec = "utf-8"
+
+    def convert(text: str) -> str:
+        text = text.replace("\0", "\\0")
+        return (
+            text
+            if codec == "utf-8" or text.isascii()
+            else text.encode(codec, "backslashreplace").decode(codec)
+        )
+
+    return convert
+
+
+def _unreadable(why: str) -> ProblemError:
+    return ProblemError(
+        Problem(
+            reason=Reason.CONNECTION_FAILED,
+            message=f"the DSN {why}",
+            remedy="percent-encode `@`, `:` and `/` in the password of a URI, or write key=value pairs, "
+            "host=db.example.com dbname=orders say",
+        )
+    )
 
 
 def engine_unsupported(what: str) -> Problem:
@@ -251,7 +394,7 @@ def engine_unsupported(what: str) -> Problem:
     return Problem(
         reason=Reason.ENGINE_UNSUPPORTED,
         message=f"{what}, which this version of reconciler does not work with yet",
-        remedy="use a PostgreSQL database, 13 or newer",
+        remedy="use a PostgreSQL database, 13 or newer, and connect to it directly",
     )
 
 

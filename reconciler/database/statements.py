@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from reconciler.database.writer import HeldLock
 
 _CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
+_BUILT_UNLESS_THERE = re.compile(
+    r"\bINDEX\s+CONCURRENTLY\s+IF\s+NOT\s+EXISTS\s+(?:\"(?P<quoted>(?:[^\"]|\"\")+)\"|(?P<plain>[^\s\"(]+))",
+    re.IGNORECASE,
+)
 
 
 async def run_statements(writer: HeldLock, step: Step) -> StepResult:
@@ -34,49 +38,60 @@ async def run_statements(writer: HeldLock, step: Step) -> StepResult:
     started = monotonic()
     await _record_start(writer, step, attempt_id)
     done = step.first_statement
+    problem: Problem | None = None
     for index in range(step.first_statement, len(step.statements)):
+        if session.interrupted:
+            break
         problem = await _run_one(writer, step, index, done)
-        if problem is None and not session.in_transaction:
-            done = index + 1
-            last = done == len(step.statements)
-            await session.send(session.reset_message if last else session.settings_message)
-            if not last:
-                await writer.write(
-                    queries("record_progress", version=step.version, **writer.progress(step, done)),
-                    doing=f"recording the progress of migration {step.version}",
-                )
-        if problem is None and index + 1 == len(step.statements) and session.in_transaction:
-            problem = _never_committed(step, done)
-        if session.interrupted and done < len(step.statements):
-            problem = interrupted(step)
         if problem is not None:
-            await _record_failure(writer, step, problem, attempt_id, started, done)
-            if session.interrupted:
-                raise asyncio.CancelledError
-            raise ProblemError(problem)
+            break
+        last = index + 1 == len(step.statements)
+        if session.in_transaction:
+            problem = _never_committed(step, done) if last else None
+            continue
+        done = index + 1
+        if not last:
+            progress = queries("record_progress", version=step.version, **writer.progress(step, done))
+            try:
+                await writer.write(progress, doing=f"recording the progress of migration {step.version}")
+            except ProblemError as error:
+                problem = error.problem
+                break
+    if problem is None and session.interrupted and done < len(step.statements):
+        problem = interrupted(step)
+    if problem is not None:
+        await _record_failure(writer, step, problem, attempt_id, started, done)
+        if session.interrupted:
+            raise asyncio.CancelledError
+        raise ProblemError(problem)
     elapsed = monotonic() - started
     await _record_end(writer, step, attempt_id, elapsed)
     if session.interrupted:
         raise asyncio.CancelledError
+    await session.command(session.reset_message, doing="resetting the session")
     return StepResult(duration=elapsed, durable=True)
 
 
 async def _run_one(writer: HeldLock, step: Step, index: int, done: int) -> Problem | None:
     """Send one statement alone. Returns why it failed, or None."""
-    from reconciler.database.failures import position_of
-    from reconciler.database.messages import is_error
+    from reconciler.database.failures import is_error, position_of
 
     statement = step.statements[index]
+    session = writer.session
     try:
-        if not writer.session.in_transaction:
-            await writer.session.send(_time_limits(step, statement.text))
-        results = await writer.session.send(statement.text)
+        if not session.in_transaction:
+            await session.command(_time_limits(step, statement.text), doing="setting time limits")
+        if session.interrupted:
+            return interrupted(step)
+        results = await session.send(statement.text, many_rows=True)
     except ProblemError as lost:
         return connection_lost(step, lost.problem.message)
     error = results[-1]
+    if is_error(error) and session.interrupted:
+        return interrupted(step)
     if not is_error(error):
         return await _hidden_invalid_index(writer, step, index)
-    if not writer.session.alive:
+    if not session.alive:
         return connection_lost(step, "the server closed the connection")
     position = position_of(error)
     offset = statement.offset + position - 1 if position else None
@@ -105,11 +120,19 @@ async def _record_start(writer: HeldLock, step: Step, attempt_id: str) -> None:
         row = queries(
             "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
         )
-    await writer.write(
-        queries("insert_started", **writer.facts(step, attempt_id)),
+    rows, *_ = await writer.write(
         row,
+        queries("insert_started", **writer.facts(step, attempt_id)),
         doing=f"recording the start of migration {step.version}",
     )
+    if not rows:
+        raise ProblemError(
+            Problem(
+                reason=Reason.LOCK_LOST,
+                message=f"the row of migration {step.version} was changed by somebody else since it was read",
+                remedy="the history is read again; it is tried again by itself",
+            )
+        )
 
 
 async def _record_end(writer: HeldLock, step: Step, attempt_id: str, elapsed: float) -> None:
@@ -139,20 +162,22 @@ async def _hidden_invalid_index(writer: HeldLock, step: Step, index: int) -> Pro
     Such an index is what an earlier, failed build left behind: it serves no query, and enforces nothing.
     """
     statement = step.statements[index]
-    if step.direction is not Direction.UP or not _CONCURRENTLY.search(statement.text):
+    built = _BUILT_UNLESS_THERE.search(statement.text) if step.direction is Direction.UP else None
+    if built is None:
         return None
+    name = built["plain"].lower() if built["plain"] else built["quoted"].replace('""', '"')
     session = writer.session
     (found,) = await session.read(
-        session.queries("invalid_indexes", statement=statement.text), doing="looking for invalid indexes"
+        session.queries("invalid_indexes", name=name), doing="looking for invalid indexes"
     )
     if not found:
         return None
-    name = ".".join(quote_identifier(part) for part in found[0])
+    index_name = ".".join(quote_identifier(part) for part in found[0])
     return Problem(
         reason=Reason.STATEMENT_FAILED,
-        message=f"migration {step.version} ({step.name}) up stopped at statement {index + 1} of {len(step.statements)}: the index {name} "
+        message=f"migration {step.version} ({step.name}) up stopped at statement {index + 1} of {len(step.statements)}: the index {index_name} "
         "is there but invalid, left behind by an earlier build that failed",
-        remedy=f"run `DROP INDEX CONCURRENTLY {name}`, then `reconciler retry`",
+        remedy=f"run `DROP INDEX CONCURRENTLY {index_name}`, then `reconciler retry`",
         place=locate(step.script, statement.offset),
         excerpt=excerpt(step.script, statement.offset),
         version=step.version,
@@ -182,7 +207,7 @@ async def _record_failure(
     milliseconds = round((monotonic() - started) * 1000)
     untouched = step.direction is Direction.DOWN and done == 0
     try:
-        await session.send("ROLLBACK;" + session.reset_message)
+        await session.command("ROLLBACK;" + session.reset_message, doing="rolling back")
         await writer.write(
             session.queries(
                 "forget_down" if untouched else "fail_steps",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import uuid
 from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 
 from reconciler import __version__
 from reconciler.database.failures import mask_literals
-from reconciler.database.messages import Answer, run_message
+from reconciler.database.messages import Answer, StepMessage, run_message
 from reconciler.database.outcome import failure_of, interrupted, is_lock_timeout, lock_lost
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_stored_downs
-from reconciler.database.session import Session
+from reconciler.database.session import BOOKKEEPING_LIMITS, Session
 from reconciler.model import (
     Actor,
     Direction,
@@ -85,41 +87,43 @@ class HeldLock:
 
             return await run_statements(self, step)
         pause = _LOCK_PAUSE
+        started = monotonic()
+        attempt_id = str(uuid.uuid4())
+        begun = False
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
-            started = monotonic()
-            attempt_id = str(uuid.uuid4())
-            answer = await self._attempt(step, attempt_id, durable=durable)
+            answer = await self._attempt(step, attempt_id, durable=durable, begun=begun)
+            begun = begun or answer.started
             if self._session.interrupted:
                 if not answer.committed:
                     elapsed = monotonic() - started
                     await self.record_failure(
-                        step, interrupted(step), attempt_id, elapsed=elapsed, begun=answer.started
+                        step, interrupted(step), attempt_id, elapsed=elapsed, begun=begun
                     )
                 raise asyncio.CancelledError
             if answer.committed:
                 self._unflushed = not durable
                 return StepResult(duration=answer.duration, durable=durable)
-            if not (is_lock_timeout(answer.error) and attempt < _LOCK_ATTEMPTS):
+            if not (is_lock_timeout(answer) and attempt < _LOCK_ATTEMPTS):
                 break
-            await self._session.send("ROLLBACK;" + self._session.reset_message)
+            await self._session.command("ROLLBACK;" + self._session.reset_message, doing="rolling back")
             await asyncio.sleep(pause * (0.5 + random.random() / 2))
             pause = min(pause * 2, _LOCK_PAUSE * 8)
         problem = failure_of(answer, step)
-        await self.record_failure(
-            step, problem, attempt_id, elapsed=monotonic() - started, begun=answer.started
-        )
+        await self.record_failure(step, problem, attempt_id, elapsed=monotonic() - started, begun=begun)
         raise ProblemError(problem)
 
-    async def _attempt(self, step: Step, attempt_id: str, *, durable: bool) -> Answer:
+    async def _attempt(self, step: Step, attempt_id: str, *, durable: bool, begun: bool) -> Answer:
         """Send the whole step as one message and see how far it came."""
         queries = self._session.queries
         facts = self.facts(step, attempt_id)
-        before = [
-            # the journal's word that we began must outlive the transaction it announces; it need not be waited for
+        # the journal's word that we began must outlive the transaction it announces; it need not be waited for
+        started = (
             "BEGIN",
             "SET LOCAL synchronous_commit = off",
             queries("insert_started", **facts),
             "COMMIT",
+        )
+        before = [
             "BEGIN",
             f"SET LOCAL lock_timeout = {_milliseconds(step.lock_timeout)}",
             f"SET LOCAL statement_timeout = {_milliseconds(step.statement_timeout)}",
@@ -129,11 +133,10 @@ class HeldLock:
         after = [
             # deferred constraints and triggers must still see the search path of the script
             "SET CONSTRAINTS ALL IMMEDIATE",
-            "SET LOCAL lock_timeout = 0",
-            "SET LOCAL statement_timeout = 0",
+            *BOOKKEEPING_LIMITS,
             # whoever the script made us
             "SET LOCAL SESSION AUTHORIZATION DEFAULT",
-            queries("set_role"),
+            self._session.local_role,
             "SET LOCAL search_path = pg_catalog",
             "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
         ]
@@ -145,8 +148,16 @@ class HeldLock:
         after.append(queries("insert_succeeded", **facts))
         after.append(queries("fence", owner=self._owner, fence=self._fence))
         after.append("COMMIT")
-        after.append(self._session.reset_message)
-        return await run_message(self._session, before, step.script, len(step.statements), after)
+        message = StepMessage(
+            started=() if begun else started,
+            before=before,
+            script=step.script,
+            count=len(step.statements),
+            after=after,
+            reset=self._session.reset_message,
+            many_rows=_may_return_rows(step.script.text),
+        )
+        return await run_message(self._session, message)
 
     async def record_failure(
         self, step: Step, problem: Problem, attempt_id: str, *, elapsed: float, begun: bool
@@ -179,7 +190,7 @@ class HeldLock:
             )
         blocks.append(queries("insert_event", **self.failed_event(step, problem, attempt_id, milliseconds)))
         try:
-            await self._session.send("ROLLBACK;" + self._session.reset_message)
+            await self._session.command("ROLLBACK;" + self._session.reset_message, doing="rolling back")
             await self._write(*blocks, doing="recording the failure")
         except ProblemError as error:
             # the failure itself matters more than that it could not be written down
@@ -205,27 +216,30 @@ class HeldLock:
             "statement_index": problem.statement_index,
         }
 
-    async def write(self, *blocks: str, doing: str) -> None:
-        """Run `blocks` in one fenced transaction that waits for the log.
+    async def write(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
+        """Run `blocks` in one fenced transaction that waits for the log; the rows they return.
+
+        The fence also asks whether we still hold the advisory lock: what follows may be a statement that no rollback undoes.
 
         Raises:
             ProblemError: `LockLost` when the lock is no longer ours; nothing of it is in force then.
         """
-        await self._write(*blocks, doing=doing)
+        return await self._write(*blocks, doing=doing)
 
-    async def _write(self, *blocks: str, doing: str) -> None:
-        fence = self._session.queries("fence", owner=self._owner, fence=self._fence)
+    async def _write(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
+        fence = self._session.queries(
+            "strict_fence",
+            owner=self._owner,
+            fence=self._fence,
+            key_high=ADVISORY_KEY >> 32,
+            key_low=ADVISORY_KEY & 0xFFFFFFFF,
+        )
         try:
-            await self._session.read("BEGIN", *blocks, fence, "COMMIT", doing=doing)
+            return await self._session.transact(*blocks, fence, doing=doing)
         except ProblemError as error:
-            await self._roll_back()
             if error.problem.sqlstate == "22012":
                 raise ProblemError(lock_lost()) from None
             raise
-
-    async def _roll_back(self) -> None:
-        if self._session.alive and self._session.in_transaction:
-            await self._session.send("ROLLBACK")
 
     @property
     def session(self) -> Session:
@@ -307,10 +321,10 @@ class HeldLock:
         queries = self._session.queries
         try:
             if self._session.in_transaction:
-                await self._session.send("ROLLBACK;" + self._session.reset_message)
-            await self._session.read(
+                await self._session.command("ROLLBACK;" + self._session.reset_message, doing="rolling back")
+            await self._session.transact(
                 queries("release_lock_row", owner=self._owner, fence=self._fence),
-                queries("release_advisory_lock", key=ADVISORY_KEY),
+                queries("release_advisory_lock"),
                 doing="releasing the lock",
             )
         except ProblemError:
@@ -367,6 +381,18 @@ def _kept(migration: Migration, token_checksum: str) -> dict[str, Literal]:
         "lock_timeout": directives.lock_timeout,
         "statement_timeout": directives.statement_timeout,
     }
+
+
+_MAY_RETURN_ROWS = re.compile(
+    r"(?:^|;)(?:\s|--.*\n)*(?:SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|FETCH|CALL|EXECUTE|[(/])|\bRETURNING\b",
+    re.IGNORECASE,
+)
+"""Also true for a statement behind a block comment: it is only a question of how results are read."""
+
+
+def _may_return_rows(script: str) -> bool:
+    """Whether `script` may send us rows, of which nobody knows how many."""
+    return _MAY_RETURN_ROWS.search(script) is not None
 
 
 def _milliseconds(seconds: float) -> int:

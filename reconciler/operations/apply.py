@@ -26,6 +26,10 @@ from reconciler.model.value import value
 from reconciler.operations.declaration import Declaration, plan_for
 
 
+_LONG_RUN = 20
+"""Steps of a plan from which on commits need not wait one by one."""
+
+
 class Listener(Protocol):
     """Hears what happens while a plan runs. `finished` comes only when the step is durable."""
 
@@ -209,8 +213,11 @@ async def _run(writer: Writer, plan: Plan, progress: _Progress, superseded: Call
 def _may_lag(steps: Sequence[Step], index: int) -> bool:
     """True for a step whose commit need not wait for the server's log, since a later one of the same run will.
 
-    The log keeps its order, so a server that crashes loses only a tail, which the next pass applies again.
+    The log keeps its order, so a server that crashes loses only a tail, which the next pass applies again. A plan of a few
+    steps saves nothing by it: people watch it, and each step is announced when it is done.
     """
+    if len(steps) < _LONG_RUN:
+        return False
     following = steps[index + 1] if index + 1 < len(steps) else None
     return following is not None and all(
         step.transactional and step.direction is Direction.UP for step in (steps[index], following)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 from reconciler.model import Place, Script
+from reconciler.redaction import redact
 
 _WIDEST = 100
 """Longer source lines are shown in part: a generated INSERT of a megabyte helps nobody."""
@@ -29,13 +30,15 @@ def excerpt(script: Script, offset: int) -> str:
     offset = min(max(offset, 0), len(script.text))
     start = script.text.rfind("\n", 0, offset) + 1
     end = script.text.find("\n", offset)
-    line = script.text[start : end if end >= 0 else len(script.text)]
-    return picture(line, offset - start)
+    line = _starred(script.text[start : end if end >= 0 else len(script.text)])
+    masked = redact(line)
+    # before it is cut: the tail of a secret is not recognised as one; and no caret, since columns have moved
+    return picture(line, offset - start) if masked == line else masked[:_WIDEST] + "\n"
 
 
 def picture(line: str, index: int) -> str:
     """Return `line` and, under it, a caret below its character at `index`."""
-    line = _PASSWORD.sub(lambda match: match[1] + "*" * len(match[2]), line)
+    line = _starred(line)
     first = 0
     if len(line) > _WIDEST:
         first = max(0, min(index - _WIDEST // 2, len(line) - _WIDEST))
@@ -49,6 +52,11 @@ def picture(line: str, index: int) -> str:
     if first + _WIDEST < len(line):
         shown += "…"
     return f"{shown}\n{before}^"
+
+
+def _starred(line: str) -> str:
+    """`line` with its passwords in stars, as many as they had characters."""
+    return _PASSWORD.sub(lambda match: match[1] + "*" * len(match[2]), line)
 
 
 def _width(character: str) -> int:

@@ -141,3 +141,19 @@ async def test_the_lock_of_a_killed_holder_is_free_at_once(fresh_database: str) 
     assert (await bring(second, declare({"1_a.sql": table("a")}, 1), acquire_timeout=5)).problem is None
     await first.close()
     await second.close()
+
+
+async def test_a_cancelled_acquire_leaves_no_lock_behind(fresh_database: str) -> None:
+    database, other = database_at(fresh_database), database_at(fresh_database)
+    await bring(database, declare({"1_a.sql": table("a")}, 1))
+    for pause in range(40):
+        files = {"1_a.sql": table("a"), "2_b.sql": table("b")}
+        running = asyncio.create_task(bring(database, declare(files, 1 + pause % 2)))
+        await asyncio.sleep(pause / 4000)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        async with asyncio.timeout(5):
+            while (await other.observe()).holder is not None:
+                await asyncio.sleep(0.01)
+    await database.close()
+    await other.close()

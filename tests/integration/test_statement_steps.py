@@ -203,6 +203,48 @@ async def test_a_down_that_failed_at_its_first_statement_never_began(fresh_datab
     await database.close()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "SET ROLE pg_monitor",
+        "SET default_transaction_read_only = on",
+        "SET search_path = nowhere",
+        "SET SESSION AUTHORIZATION pg_monitor",
+    ],
+)
+async def test_what_a_script_makes_of_the_session_does_not_keep_its_progress_from_being_written(
+    fresh_database: str, setting: str
+) -> None:
+    database = database_at(fresh_database)
+    script = migration(f"{setting};\nSELECT 1;\nSELECT 2;", directive="no-transaction")
+    outcome = await bring(database, declare({"1_x.sql": script, "2_a.sql": table("a")}, 2))
+    assert outcome.problem is None
+    assert [row.version for row in await database.applied()] == [1, 2]
+    await database.close()
+
+
+async def test_a_failed_step_outside_a_transaction_may_be_mended_into_one(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    files = {"1_a.sql": table("a"), "2_i.sql": migration("CREATE INDEX CONCURRENTLY i ON nosuch (id);")}
+    assert (await bring(database, declare(files, 2))).problem is not None
+    files["2_i.sql"] = migration("CREATE INDEX i ON a (id);")
+    assert (await bring(database, declare(files, 2))).problem is None
+    await database.close()
+
+
+async def test_a_dropped_lock_stops_a_step_that_no_rollback_would_undo(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    script = migration(
+        "SELECT pg_advisory_unlock_all();\nCREATE TABLE late (id int);", directive="no-transaction"
+    )
+    outcome = await bring(database, declare({"1_x.sql": script}, 1))
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.LOCK_LOST
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT to_regclass('late')").fetchone() == (None,)
+    await database.close()
+
+
 async def test_a_statement_timeout_ends_with_its_statement(fresh_database: str) -> None:
     database = database_at(fresh_database)
     files = {

@@ -9,6 +9,7 @@ from reconciler.manifest import Timeouts
 from reconciler.model import Direction, Plan, Reason, RowStatus, ScriptSource, Step, StepResult
 from reconciler.operations import Silent
 from tests.applying import bring, database_at, declare, migration, table
+from tests.servers import TestServer
 
 
 def tables(dsn: str) -> set[str]:
@@ -219,12 +220,16 @@ async def test_steps_are_announced_only_when_they_are_durable(fresh_database: st
             heard.append((step.version, True))
 
     database = database_at(fresh_database)
-    files = {f"{n}_t.sql": table(f"t{n}") for n in (1, 2, 3)}
-    await bring(database, declare(files, 3), listener=Hears())
-    assert heard == [(1, False), (2, False), (3, False), (1, True), (2, True), (3, True)]
+    few = {f"{n}_t.sql": table(f"t{n}") for n in (1, 2, 3)}
+    await bring(database, declare(few, 3), listener=Hears())
+    assert heard == [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True)]
     heard.clear()
-    await bring(database, declare(files, 1), listener=Hears())
+    await bring(database, declare(few, 1), listener=Hears())
     assert heard == [(3, False), (3, True), (2, False), (2, True)]
+    heard.clear()
+    many = {f"{n}_t.sql": table(f"t{n}") for n in range(1, 31)}
+    await bring(database, declare(many, 30), listener=Hears())
+    assert heard == [(n, False) for n in range(2, 31)] + [(n, True) for n in range(2, 31)]
     await database.close()
 
 
@@ -316,3 +321,137 @@ async def test_rows_beyond_the_plan_are_planned_again_under_the_lock(fresh_datab
     assert [len(plan.steps) for plan in plans] == [1, 0]
     await first.close()
     await second.close()
+
+
+async def test_a_transaction_that_fails_at_its_commit_is_a_failure(any_database: str) -> None:
+    """A trigger that defers constraints anew passes the check before COMMIT and fails in it."""
+    database = database_at(any_database)
+    script = (
+        "CREATE TABLE p (id int PRIMARY KEY);"
+        "CREATE TABLE c (p int CONSTRAINT c_p REFERENCES p DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE FUNCTION defer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET CONSTRAINTS ALL DEFERRED; RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER a_first AFTER INSERT ON c DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION defer();"
+        "INSERT INTO c VALUES (1);"
+    )
+    outcome = await bring(database, declare({"1_a.sql": migration(script)}, 1))
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.STATEMENT_FAILED
+    assert outcome.applied == ()
+    assert tables(any_database) == set()
+    assert (await database.journal())[-1].outcome == "failed"
+    stalled = await bring(database, declare({"1_a.sql": migration(script)}, 1))
+    assert stalled.plan is not None
+    assert stalled.plan.refusals[0].reason is Reason.STATEMENT_FAILED
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public;", Reason.STATEMENT_FAILED),
+        ("SET TRANSACTION READ ONLY;", Reason.STATEMENT_FAILED),
+        (
+            "CREATE TABLE t (id int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 1/0; RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER x AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f();"
+            "INSERT INTO t VALUES (1);",
+            Reason.STATEMENT_FAILED,
+        ),
+    ],
+)
+async def test_what_a_script_does_to_its_own_end_is_its_failure(
+    fresh_database: str, script: str, reason: Reason
+) -> None:
+    database = database_at(fresh_database)
+    await bring(database, declare({"1_a.sql": table("a")}, 1))
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": migration(script)}, 2))
+    assert outcome.problem is not None
+    assert outcome.problem.reason is reason
+    again = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": migration(script)}, 2))
+    assert again.plan is not None
+    assert again.plan.refusals[0].reason is reason
+    await database.close()
+
+
+async def test_a_lock_on_our_own_tables_does_not_hold_up_the_tables_of_the_migration(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reconciler.database import writer
+
+    monkeypatch.setattr(writer, "BOOKKEEPING_LIMITS", ("SET LOCAL lock_timeout = 200",))
+    database = database_at(fresh_database)
+    await bring(database, declare({"1_a.sql": table("a")}, 1))
+    files = {"1_a.sql": table("a"), "2_b.sql": table("b")}
+    with psycopg.connect(fresh_database) as other:
+        other.execute("LOCK TABLE schema_migrations IN SHARE MODE")
+        outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.LOCK_HELD
+    assert "own tables" in outcome.problem.message
+    assert (await bring(database, declare(files, 2))).problem is None
+    await database.close()
+
+
+async def test_operators_of_other_people_do_not_run_in_our_statements(any_database: str) -> None:
+    database = database_at(any_database)
+    await bring(database, declare({"1_a.sql": migration("SELECT 1/0;")}, 1))
+    with psycopg.connect(any_database, autocommit=True) as other:
+        other.execute("CREATE TABLE loot (who text)")
+        other.execute(
+            "CREATE FUNCTION steal(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO loot VALUES (current_user); RETURN $1::text OPERATOR(pg_catalog.=) $2::text; END $$"
+        )
+        other.execute("CREATE OPERATOR public.= (FUNCTION = steal, LEFTARG = varchar, RIGHTARG = varchar)")
+        await database.close()
+        await database.observe()
+        await bring(database, declare({"1_a.sql": table("a")}, 1))
+        await bring(database, declare({"1_a.sql": table("a")}, 0))
+        assert other.execute("SELECT * FROM loot").fetchall() == []
+    await database.close()
+
+
+async def test_millions_of_rows_that_a_script_returns_are_not_kept(fresh_database: str) -> None:
+    import resource
+
+    database = database_at(fresh_database)
+    await bring(database, declare({"1_a.sql": table("a")}, 1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    big = migration("SELECT i, repeat('x', 100) FROM generate_series(1, 400000) i;\nCREATE TABLE b (id int);")
+    outcome = await bring(database, declare({"1_a.sql": table("a"), "2_big.sql": big}, 2))
+    assert outcome.problem is None
+    assert outcome.applied[0][1].duration > 0
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+    )  # kilobytes; the rows are over 40,000
+    await database.close()
+
+
+async def test_time_limits_of_a_role_do_not_end_a_migration(fresh_database: str) -> None:
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        name = connection.info.dbname
+        for setting in ("transaction_timeout", "statement_timeout", "idle_session_timeout", "lock_timeout"):
+            connection.execute(f'ALTER DATABASE "{name}" SET {setting} = 300')
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare({"1_a.sql": migration("SELECT pg_sleep(0.6);")}, 1))
+    assert outcome.problem is None
+    await database.close()
+
+
+async def test_a_database_that_cannot_hold_our_names_still_records(server: TestServer) -> None:
+    import dataclasses
+
+    from tests.applying import CLAIM, actor
+
+    name = server.create_database()
+    server.drop_database(name)
+    server.execute(f"CREATE DATABASE \"{name}\" ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    database = database_at(server.dsn(name))
+    someone = dataclasses.replace(actor(CLAIM), git_author="Łukasz Żółć <l@example.org>")
+    outcome = await bring(
+        database,
+        declare({"1_ä.sql": migration("CREATE TABLE ä (id int);", "DROP TABLE ä;")}, 1),
+        as_actor=someone,
+    )
+    assert outcome.problem is None
+    assert (await bring(database, declare({}, 0))).problem is None
+    await database.close()
+    server.drop_database(name)
