@@ -138,6 +138,7 @@ def application() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Nothing but an interpreter's own failure gets out of here."""
+    _replace_closed_streams()
     try:
         _spell_out_what_cannot_be_encoded()
         # not `application.main`, which answers a broken pipe with the exit code of an error
@@ -158,12 +159,22 @@ def run(arguments: Sequence[str]) -> int:
     except ReconcilerError as error:
         return _fail(error, as_json=_wants_json(list(arguments)))
     except Exception as error:  # noqa: BLE001  the last place where a person can be told in a line instead of a traceback
+        if isinstance(error, OSError) and not _output_works():
+            return _output_lost(error)
         return _crash(error, verbose=_wants_traceback(arguments))
     except BaseException as error:
         if _is_termination(error):
             _say("terminated")
             return Exit.TERMINATED
         raise
+
+
+def _replace_closed_streams() -> None:
+    """A command that was started without a standard output (`>&-`) has none to write to, and goes on all the same."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # open for as long as the process lives, as the one that is missing would be
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _spell_out_what_cannot_be_encoded() -> None:
@@ -224,11 +235,32 @@ def _wants_traceback(arguments: Sequence[str]) -> bool:
     return asked or bool(os.environ.get("RECONCILER_DEBUG"))
 
 
+def _output_works() -> bool:
+    """False when nothing more can be written: the disk is full, say. A blank line after a command that broke does no harm."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _output_lost(error: OSError) -> int:
+    _silence_output()
+    _say(f"error: cannot write the answer to standard output: {error.strerror or error}")
+    return Exit.ERROR
+
+
 def _reader_gone() -> int:
-    """Whoever read our output has read enough. The interpreter must not complain about it while it exits."""
+    """Whoever read our output has read enough."""
+    _silence_output()
+    return Exit.READER_GONE
+
+
+def _silence_output() -> None:
+    """The interpreter must not complain about standard output once more while it exits."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
-    return Exit.READER_GONE
 
 
 def _say(text: str) -> None:

@@ -48,8 +48,11 @@ def command(
     from reconciler.cli.terminal import write, write_json
 
     start = repo if repo is not None else Path.cwd()
-    root = repository_root(start) or start
+    top = repository_root(start)
+    root = top or start
     folder = root / (migrations if migrations is not None else migrations_folder(root))
+    if top is not None:
+        _refuse_outside(folder, top)
     created = write_migration(
         folder, " ".join(name), timestamp=timestamp, no_transaction=no_transaction, now=datetime.now(UTC)
     )
@@ -59,6 +62,18 @@ def command(
     else:
         write(shown)
     return Exit.DONE
+
+
+def _refuse_outside(folder: Path, top: Path) -> None:
+    """What is not in the repository is in no commit, so nobody would ever apply it. Symbolic links count as what they name."""
+    from reconciler.errors import UsageError
+
+    found = folder.resolve()
+    if not found.is_relative_to(top.resolve()):
+        raise UsageError(
+            f"the folder {found} is outside the repository {top}",
+            remedy="name a folder of the repository with --migrations",
+        )
 
 
 def _relative(path: Path) -> str:

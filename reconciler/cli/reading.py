@@ -23,6 +23,8 @@ from reconciler.status import Facts, evaluate
 
 _AT_ONCE = 8
 """Databases that are read at the same time: one that does not answer must not hold up the others."""
+_EVENTS = 10
+"""Events of the journal to look through for the last good step: no more than a few come after it while nothing runs."""
 
 
 async def read_environments(scope: Scope) -> tuple[EnvironmentStatus, ...]:
@@ -49,6 +51,7 @@ def _environment(environment: Environment, statuses: Sequence[DatabaseStatus]) -
         target=manifest.target_version if manifest is not None else None,
         suspended=manifest is not None and manifest.suspend,
         problem=environment.problems[0] if environment.problems else None,
+        problems=environment.problems,
         databases=tuple(each for each in statuses if each.environment == environment.name),
     )
 
@@ -120,7 +123,15 @@ async def _since(
     if status.state is State.WAITING:
         return observation.holder.since if observation.holder is not None else None
     if status.state in (State.IN_SYNC, None):
-        applied = await database.applied(observation.current_version) if observation.current_version else []
-        return applied[-1].applied_at if applied else None
+        return await _last_step(database, observation)
     change = await scope.last_change(subject)
     return change.committed_at if change is not None else None
+
+
+async def _last_step(database: Database, observation: Observation) -> datetime | None:
+    """When the last good step ended, up or down. An earlier tool's table has no journal, but says when it applied what."""
+    for event in reversed(await database.journal(limit=_EVENTS)):
+        if event.event == "finished" and event.outcome == "success":
+            return event.at
+    applied = await database.applied(observation.current_version) if observation.current_version else []
+    return applied[-1].applied_at if applied else None

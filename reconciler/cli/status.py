@@ -39,7 +39,7 @@ def command(repository: RepositoryOptions, selection: SelectionOptions, output_a
 
     from reconciler.cli.judging import exit_of_status
     from reconciler.cli.running import run_to_end
-    from reconciler.cli.terminal import write_finding, write_json, write_table
+    from reconciler.cli.terminal import on_terminal, write_finding, write_json, write_table
 
     if selection.server is not None:
         from reconciler.cli.server import read_server
@@ -54,10 +54,11 @@ def command(repository: RepositoryOptions, selection: SelectionOptions, output_a
         from reconciler.report.problems import problem_text
         from reconciler.report.status import status_details, status_table
 
-        write_table(status_table(environments, datetime.now(UTC)))
+        write_table(status_table(environments, datetime.now(UTC), ages=on_terminal()))
+        by_daemon = selection.server is not None
         for text in _source_problems(found):
-            write_finding(f"\n{problem_text(text)}")
-        for detail in status_details(environments, warnings=output_as.verbose > 0):
+            write_finding(f"\n{problem_text(text, lasting=by_daemon)}")
+        for detail in status_details(environments, warnings=output_as.verbose > 0, lasting=by_daemon):
             write_finding(f"\n{detail}")
     exits = exit_of_status(environments)
     return Exit.ERROR if _source_problems(found) else exits

@@ -31,9 +31,11 @@ def write_table(table: Table) -> None:
     if not on_terminal():
         write(plain_table(table))
         return
+    import shutil
+
     from reconciler.report.rich_table import rich_table
 
-    write(rich_table(table, colours=colours_wanted()))
+    write(rich_table(table, colours=colours_wanted(), columns=shutil.get_terminal_size().columns))
 
 
 def write_json(value: Any) -> None:

@@ -111,11 +111,13 @@ def status_as_dict(status: DatabaseStatus) -> JsonObject:
 
 def environment_as_dict(environment: EnvironmentStatus) -> JsonObject:
     """One manifest and its databases, in the manifest's order."""
+    problems = environment.problems or ((environment.problem,) if environment.problem else ())
     return {
         "environment": environment.environment,
         "target_version": environment.target,
         "suspended": environment.suspended,
         "problem": _problem_or_null(environment.problem),
+        "problems": [problem_as_dict(problem) for problem in problems],
         "databases": [status_as_dict(database) for database in environment.databases],
     }
 

@@ -130,12 +130,22 @@ class SourceStatus:
 
 @value(kw_only=True)
 class EnvironmentStatus:
-    """One manifest and its databases."""
+    """One manifest and its databases.
+
+    Args:
+        environment: its name.
+        target: the declared version; None when the manifest cannot be read.
+        suspended: nothing may run.
+        problem: why the manifest cannot be used, the first one when there are several.
+        problems: all of them, as far as they are known.
+        databases: in the manifest's order.
+    """
 
     environment: str
     target: int | None
     suspended: bool
     problem: Problem | None = None
+    problems: tuple[Problem, ...] = ()
     databases: tuple[DatabaseStatus, ...] = ()
 
 

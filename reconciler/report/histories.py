@@ -10,7 +10,7 @@ from reconciler.report.text import UNKNOWN, elapsed, instant, one_line, version_
 
 _STYLES = {"success": "green", "running": "cyan", "failed": "bold red", "down": "yellow"}
 _LONGEST = 100
-_SHORT_REVISION = 12
+_SHORT_REVISION = 8
 
 
 def applied_table(rows: Sequence[AppliedMigration]) -> Table:
@@ -27,7 +27,7 @@ def applied_table(rows: Sequence[AppliedMigration]) -> Table:
         )
         for row in rows
     ]
-    return Table(headers, cells, frozenset({"VERSION", "TOOK"}), _STYLES)
+    return Table(headers, cells, frozenset({"VERSION", "TOOK"}), _STYLES, frozenset({"NAME"}))
 
 
 def journal_table(events: Sequence[JournalEvent]) -> Table:
@@ -44,7 +44,7 @@ def journal_table(events: Sequence[JournalEvent]) -> Table:
         )
         for event in events
     ]
-    return Table(headers, cells, frozenset({"VERSION"}), _STYLES)
+    return Table(headers, cells, frozenset({"VERSION"}), _STYLES, frozenset({"MESSAGE"}))
 
 
 def _state(row: AppliedMigration) -> str:

@@ -40,7 +40,8 @@ def plan_table(plan: Plan) -> Table:
         )
         for step in plan.steps
     ]
-    return Table(_HEADERS, rows, frozenset({"VERSION", "STATEMENTS"}), {"down": "yellow", "up": "green"})
+    styles = {"down": "yellow", "up": "green"}
+    return Table(_HEADERS, rows, frozenset({"VERSION", "STATEMENTS"}), styles, frozenset({"NAME"}))
 
 
 def plan_notes(plan: Plan) -> Iterator[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from reconciler.model.encoding import JsonObject
 from reconciler.report.problems import problem_text
 from reconciler.report.table import Table
-from reconciler.report.text import UNKNOWN, one_line, since
+from reconciler.report.text import UNKNOWN, age, one_line, since
 
 _HEADERS = ("ENVIRONMENT", "DATABASE", "STATE", "TARGET", "CURRENT", "PENDING", "SINCE")
 _STYLES = {
@@ -26,33 +26,42 @@ _STYLES = {
 }
 
 
-def status_table(environments: Sequence[JsonObject], now: datetime) -> Table:
+def status_table(environments: Sequence[JsonObject], now: datetime, *, ages: bool = False) -> Table:
     """One line a database, and one for an environment that has none because its manifest cannot be read.
 
     Args:
         environments: as `environment_as_dict` writes them.
         now: the time, UTC, to say how long ago something was.
+        ages: say only how long ago, and not at what time: a line of a terminal is short.
     """
-    rows = [row for environment in environments for row in _rows(environment, now)]
+    told = age if ages else since
+    rows = [row for environment in environments for row in _rows(environment, lambda at: told(at, now))]
     return Table(_HEADERS, rows, frozenset({"TARGET", "CURRENT"}), _STYLES)
 
 
-def status_details(environments: Sequence[JsonObject], *, warnings: bool) -> Iterator[str]:
+def status_details(
+    environments: Sequence[JsonObject], *, warnings: bool, lasting: bool = False
+) -> Iterator[str]:
     """What stands against each database, in full.
 
     Args:
         environments: as `environment_as_dict` writes them.
         warnings: also what a plan warns of.
+        lasting: a daemon tells this, which tries again by itself.
     """
     for environment in environments:
         name = _name(environment.get("environment"))
         if problem := environment.get("problem"):
-            yield f"{name}: {problem_text(problem)}"
+            yield f"{name}: {problem_text(problem, lasting=lasting)}{_more(environment.get('problems') or ())}"
         for database in environment.get("databases") or ():
-            yield from _details(database, warnings=warnings)
+            yield from _details(database, warnings=warnings, lasting=lasting)
 
 
-def _details(database: JsonObject, *, warnings: bool) -> Iterator[str]:
+def _more(problems: Sequence[JsonObject]) -> str:
+    return f"\n  and {len(problems) - 1} more: run `reconciler validate`" if len(problems) > 1 else ""
+
+
+def _details(database: JsonObject, *, warnings: bool, lasting: bool) -> Iterator[str]:
     name = database_name(database.get("environment"), database.get("database"))
     if running := database.get("running"):
         yield f"{name}: running {_step(running)} since {_since(running.get('since'))}"
@@ -61,7 +70,7 @@ def _details(database: JsonObject, *, warnings: bool) -> Iterator[str]:
     problem = database.get("problem")
     problems = database.get("problems") or ([problem] if problem else [])
     for each in problems:
-        yield f"{name}: {problem_text(each)}"
+        yield f"{name}: {problem_text(each, lasting=lasting)}"
     if retry_at := database.get("next_retry_at"):
         yield f"{name}: it is tried again at {_since(retry_at)}"
     if warnings:
@@ -75,7 +84,7 @@ def database_name(environment: object, database: object) -> str:
     return "/".join(dict.fromkeys(names)) or UNKNOWN
 
 
-def _rows(environment: JsonObject, now: datetime) -> Iterator[tuple[str, ...]]:
+def _rows(environment: JsonObject, told: Callable[[datetime | None], str]) -> Iterator[tuple[str, ...]]:
     name = _name(environment.get("environment"))
     databases = environment.get("databases") or ()
     if not databases:
@@ -88,14 +97,16 @@ def _rows(environment: JsonObject, now: datetime) -> Iterator[tuple[str, ...]]:
             str(database.get("state") or UNKNOWN).replace("_", " "),
             _version(database.get("target_version")),
             _version(database.get("current_version")),
-            _pending(database.get("pending") or ())
-            if database.get("current_version") is not None
-            else UNKNOWN,
-            since(_instant(database.get("since")), now),
+            _pending(database),
+            told(_instant(database.get("since"))),
         )
 
 
-def _pending(steps: Sequence[JsonObject]) -> str:
+def _pending(database: JsonObject) -> str:
+    steps = database.get("pending") or ()
+    # nobody knows what is to be done to a database that does not answer
+    if database.get("current_version") is None or (database.get("reachable") is False and not steps):
+        return UNKNOWN
     counts = {
         direction: sum(step.get("direction") == direction for step in steps) for direction in ("down", "up")
     }

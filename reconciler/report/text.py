@@ -48,10 +48,15 @@ def instant(value: datetime | None) -> str:
 
 def since(value: datetime | None, now: datetime) -> str:
     """An instant and how long ago that is: `2026-01-02 03:04:05Z (3 min ago)`."""
+    return UNKNOWN if value is None else f"{instant(value)} ({age(value, now)})"
+
+
+def age(value: datetime | None, now: datetime) -> str:
+    """How long ago an instant is: `3 min ago`."""
     if value is None:
         return UNKNOWN
     aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value
-    return f"{instant(aware)} ({_ago((now - aware).total_seconds())})"
+    return _ago((now - aware).total_seconds())
 
 
 def _ago(seconds: float) -> str:

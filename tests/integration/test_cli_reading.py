@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,23 @@ def test_status_before_and_after(reconciler: CommandLine, declared: Repository) 
     after = reconciler("status")
     assert after.exit == 0
     assert after.out.splitlines()[1].split()[:6] == ["dev", "dev", "in", "sync", "2", "2"]
+
+
+def test_status_after_a_down_says_when_that_was(
+    reconciler: CommandLine, declared: Repository, fresh_database: str
+) -> None:
+    reconciler("up")
+    declared.commit("Lower", {"manifests/dev.yaml": manifest(1)})
+    reconciler("down", "--version", "1")
+    with psycopg.connect(fresh_database) as connection:
+        connection.execute(
+            "UPDATE schema_migrations_journal SET recorded_at = '2020-01-02 03:04:05+00' WHERE direction = 'down'"
+        )
+        connection.execute(
+            "UPDATE schema_migrations_journal SET recorded_at = '2019-01-01 00:00:00+00' WHERE direction = 'up'"
+        )
+    (environment,) = reconciler("status", "--output", "json").json["environments"]
+    assert environment["databases"][0]["since"] == "2020-01-02T03:04:05.000Z"
 
 
 def test_status_as_json_has_the_keys_of_the_api(reconciler: CommandLine, declared: Repository) -> None:
@@ -148,6 +166,19 @@ def test_terminal_gets_a_table_by_rich(declared: Repository, fresh_database: str
     assert answer.exit == 3
     assert "───" in answer.out
     assert "\x1b[33mpending" in answer.out
+
+
+def test_lines_of_a_terminal_are_not_broken(
+    reconciler: CommandLine, declared: Repository, fresh_database: str
+) -> None:
+    name = "add_a_column_with_a_rather_long_name"
+    declared.commit("Add", {f"migrations/00004_{name}.sql": migration("SELECT 1;")})
+    declared.commit("Raise", {"manifests/dev.yaml": manifest(4)})
+    reconciler("up")
+    escape = re.compile(r"\x1b\[[0-9;]*m")
+    for verb in ("status", "history"):
+        answer = execute_on_terminal(verb, folder=declared.path, ORDERS_DSN=fresh_database, COLUMNS="80")
+        assert max(map(len, escape.sub("", answer.out).splitlines())) <= 80
 
 
 def test_history_shows_rows_and_events(reconciler: CommandLine, declared: Repository) -> None:

@@ -190,6 +190,21 @@ def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         assert process.wait() == Exit.READER_GONE
 
 
+@pytest.mark.parametrize("arguments", ["--version", "--help", "-v --version", "create x"])
+def test_output_that_cannot_be_written_or_is_closed_is_no_bug(arguments: str, tmp_path: Path) -> None:
+    def shell(redirection: str) -> subprocess.CompletedProcess[str]:
+        line = f'"{sys.executable}" -m reconciler {arguments} {redirection}'
+        return subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    full = shell(">/dev/full")
+    assert (full.returncode, full.stderr) == (
+        Exit.ERROR,
+        "error: cannot write the answer to standard output: No space left on device\n",
+    )
+    closed = shell(">&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_errors_are_coloured_only_where_that_is_wanted(tmp_path: Path) -> None:
     assert "\x1b[1;31merror" in execute_on_terminal("status", folder=tmp_path).out
     assert "\x1b" not in execute_on_terminal("status", folder=tmp_path, NO_COLOR="1").out

@@ -63,6 +63,21 @@ def test_goes_to_the_root_of_the_repository_and_the_folder_of_the_manifests(
     assert os.listdir(git_repository.path / "db/schema") == ["00001_x.sql"]
 
 
+def test_nothing_is_written_outside_the_repository(
+    reconciler: CommandLine, git_repository: Repository, tmp_path: Path
+) -> None:
+    reconciler.enter(git_repository.path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (git_repository.path / "link").symlink_to(outside)
+    for folder in (str(outside), "../outside", "link", "link/deeper"):
+        answer = reconciler("create", "x", "--migrations", folder)
+        assert answer.exit == 2
+        assert "outside the repository" in answer.err
+    assert os.listdir(outside) == []
+    assert reconciler("create", "x", "--migrations", "new/folder").exit == 0
+
+
 def test_manifests_that_disagree_leave_the_usual_folder(
     reconciler: CommandLine, git_repository: Repository
 ) -> None:

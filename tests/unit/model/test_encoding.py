@@ -286,6 +286,7 @@ def test_the_daemon() -> None:
         "target_version": 42,
         "suspended": True,
         "problem": PROBLEM_JSON,
+        "problems": [PROBLEM_JSON],
         "databases": [status_as_dict(EMPTY)],
     }
     assert source_as_dict(source) == {

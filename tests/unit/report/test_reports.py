@@ -156,6 +156,24 @@ def test_status_of_a_broken_manifest_is_a_line_and_a_problem() -> None:
     assert detail.startswith("dev: error: migrations/1_a.sql:2:14:")
 
 
+def test_status_of_a_manifest_with_several_problems_says_how_many_more() -> None:
+    broken = EnvironmentStatus(
+        environment="dev", target=None, suspended=False, problem=PROBLEM, problems=(PROBLEM,) * 3
+    )
+    (detail,) = status_details([environment_as_dict(broken)], warnings=False)
+    assert detail.endswith("\n  and 2 more: run `reconciler validate`")
+
+
+def test_status_of_an_unreachable_database_does_not_say_that_nothing_is_pending() -> None:
+    line = _table(_environment(state=State.UNREACHABLE, reachable=False)).splitlines()[1]
+    assert line.split()[:6] == ["dev", "orders", "unreachable", "3", "3", "-"]
+
+
+def test_status_table_of_a_terminal_says_how_long_ago_and_no_time() -> None:
+    table = status_table([environment_as_dict(_environment())], NOW, ages=True)
+    assert table.rows[0][-1] == "just now"
+
+
 def test_status_details_tell_every_problem_and_the_lock() -> None:
     environment = _environment(
         problem=PROBLEM, problems=(PROBLEM, PROBLEM), warnings=(PROBLEM,), holder="me", holder_since=NOW
@@ -247,7 +265,7 @@ def test_history_tables() -> None:
         1, "create_a", NOW, "c" * 64, 1234, RowStatus.RUNNING, Direction.DOWN, None, "a" * 40
     )
     assert applied_table([row]).rows == [
-        ("1", "create_a", "running (down)", "2026-01-02 03:04:05Z", "1.2 s", "a" * 12)
+        ("1", "create_a", "running (down)", "2026-01-02 03:04:05Z", "1.2 s", "a" * 8)
     ]
     assert applied_as_dict(row)["duration_seconds"] == 1.234
     event = JournalEvent(
