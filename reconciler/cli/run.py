@@ -100,9 +100,12 @@ def command(
     SIGTERM or Ctrl-C: nothing new begins, what runs ends or rolls back within --grace, and the exit code is 0.
     """
     import asyncio
+    import gc
 
     from reconciler.errors import UsageError
 
+    # off for short commands, see `reconciler.__main__`
+    gc.enable()
     for option, seconds in (("--interval", interval), ("--resync", resync)):
         if seconds <= 0:
             raise UsageError(f"{option} is 0", remedy="give a time to wait, 30s say")
