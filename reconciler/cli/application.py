@@ -60,6 +60,7 @@ Common options, before or after the verb:
 Exit codes:
   0 in sync, or done     2 wrong usage
   1 error or finding     3 out of sync, pending, waiting, refused or drifted
+  130 interrupted        143 terminated
 
 \b
 Example:

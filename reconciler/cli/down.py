@@ -45,6 +45,9 @@ def command(
     environment is suspended. The normal way down is to lower target_version in git.
     """
     from reconciler.cli.migration_verb import run_migration
+    from reconciler.cli.running import run_to_end
     from reconciler.model import Direction
 
-    return run_migration(Direction.DOWN, version, repository, selection, output_as, dry_run=dry_run)
+    return run_to_end(
+        run_migration(Direction.DOWN, version, repository, selection, output_as, dry_run=dry_run)
+    )

@@ -7,13 +7,12 @@ from reconciler.cli.exits import Exit
 from reconciler.cli.migrating import broken_environments, exit_of_results, migrate
 from reconciler.cli.options import OutputOptions, RepositoryOptions, SelectionOptions
 from reconciler.cli.progress import Progress
-from reconciler.cli.running import run_to_end
 from reconciler.cli.subjects import open_scope
 from reconciler.cli.terminal import write_json
 from reconciler.model import Direction
 
 
-def run_migration(
+async def run_migration(
     direction: Direction,
     version: int | None,
     repository: RepositoryOptions,
@@ -32,18 +31,6 @@ def run_migration(
         output_as: how to answer.
         dry_run: print what would be sent, and send nothing.
     """
-    return run_to_end(_run(direction, version, repository, selection, output_as, dry_run=dry_run))
-
-
-async def _run(
-    direction: Direction,
-    version: int | None,
-    repository: RepositoryOptions,
-    selection: SelectionOptions,
-    output_as: OutputOptions,
-    *,
-    dry_run: bool,
-) -> Exit:
     async with open_scope(repository, selection, writing=True, migrating=True) as scope:
         broken = broken_environments(scope)
         progress = Progress(silent=output_as.json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from reconciler.cli.options import (
     example,
     repository_options,
 )
+
+if TYPE_CHECKING:
+    from reconciler.daemon import DaemonOptions
 
 
 @click.command(
@@ -76,7 +80,8 @@ from reconciler.cli.options import (
     "--state-folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="PATH",
-    help="For the mirror of a remote repository and the embedded server.  [default: .reconciler in the repository]",
+    help="For the mirror of a remote repository and the embedded server.  "
+    "[default: .reconciler/ in the repository; for a URL, in the XDG state folder]",
 )
 @click.option(
     "--log-json/--log-text", default=None, help="How to log.  [default: text on a terminal, else JSON]"
@@ -100,67 +105,35 @@ def command(
     SIGTERM or Ctrl-C: nothing new begins, what runs ends or rolls back within --grace, and the exit code is 0.
     """
     import asyncio
-    import gc
 
+    from reconciler.daemon import DaemonOptions
     from reconciler.errors import UsageError
 
-    # off for short commands, see `reconciler.__main__`
-    gc.enable()
     for option, seconds in (("--interval", interval), ("--resync", resync)):
         if seconds <= 0:
             raise UsageError(f"{option} is 0", remedy="give a time to wait, 30s say")
-
-    return Exit(
-        asyncio.run(
-            _run(
-                repository,
-                environments=environments,
-                interval=interval,
-                resync=resync,
-                listen=listen,
-                workers=workers,
-                max_connections=max_connections,
-                grace=grace,
-                state_folder=state_folder,
-                log_json=log_json,
-                verbosity=verbose,
-            )
-        )
+    options = DaemonOptions(
+        repository=repository.repo,
+        branch=repository.branch,
+        working_tree=repository.working_tree,
+        interval=interval,
+        resync=resync,
+        listen=listen,
+        workers=workers,
+        grace=grace,
+        environments=environments,
+        max_connections=max_connections,
+        state_folder=state_folder,
+        verbosity=verbose,
+        log_json=log_json,
     )
+    return Exit(asyncio.run(_run(repository, options)))
 
 
-async def _run(
-    repository: RepositoryOptions,
-    *,
-    environments: tuple[str, ...],
-    interval: float,
-    resync: float,
-    listen: str,
-    workers: int,
-    max_connections: int,
-    grace: float,
-    state_folder: Path | None,
-    log_json: bool | None,
-    verbosity: int,
-) -> int:
+async def _run(repository: RepositoryOptions, options: DaemonOptions) -> int:
+    from dataclasses import replace
+
     from reconciler.cli.opening import git_credentials
-    from reconciler.daemon import DaemonOptions, run_daemon
+    from reconciler.daemon import run_daemon
 
-    return await run_daemon(
-        DaemonOptions(
-            repository=repository.repo,
-            branch=repository.branch,
-            working_tree=repository.working_tree,
-            interval=interval,
-            resync=resync,
-            listen=listen,
-            workers=workers,
-            grace=grace,
-            environments=environments,
-            max_connections=max_connections,
-            state_folder=state_folder,
-            credentials=await git_credentials(repository),
-            verbosity=verbosity,
-            log_json=log_json,
-        )
-    )
+    return await run_daemon(replace(options, credentials=await git_credentials(repository)))

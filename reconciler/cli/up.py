@@ -40,9 +40,11 @@ def command(
     """Apply migrations: to the declared version, or with a DSN alone, all there are.
 
     Where a manifest declares another version than --version, that is refused, since a running daemon would undo it;
-    unless the environment is suspended. Never takes anything back: that is what down is for.
+    unless the environment is suspended. Never takes anything back: that is what down is for. A migration that failed for
+    good before is run again, since a person asks for it.
     """
     from reconciler.cli.migration_verb import run_migration
+    from reconciler.cli.running import run_to_end
     from reconciler.model import Direction
 
-    return run_migration(Direction.UP, version, repository, selection, output_as, dry_run=dry_run)
+    return run_to_end(run_migration(Direction.UP, version, repository, selection, output_as, dry_run=dry_run))
