@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 
 from reconciler.catalog import Catalog
 from reconciler.manifest.values import DestructivePolicy, DownPolicy, OutOfOrderPolicy
-from reconciler.model import Direction, Migration, Place, Problem, Reason, Step
+from reconciler.model import Claim, Direction, Migration, Place, Problem, Reason, Step
 from reconciler.planner.findings import Findings
 from reconciler.planner.request import PlanRequest
 from reconciler.planner.wording import counted, label, listed
+
+_ALSO_FOUND = "which the search path also finds"
+"""How a reading describes a table that stands elsewhere than in our schema."""
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def no_access(request: PlanRequest) -> Problem | None:
@@ -27,17 +32,48 @@ def no_access(request: PlanRequest) -> Problem | None:
         return Problem(
             reason=Reason.FOREIGN_HISTORY,
             message=f"another tool keeps its history where ours belongs: {observation.foreign_history}",
-            remedy=(
-                "set history_schema to a schema of its own for this database; the other tool's table is left as it is"
-            ),
+            remedy=_clear_of(observation.foreign_history),
         )
     if observation.claim is not None and observation.claim != request.claim:
         return _claimed(request)
     return None
 
 
+def _clear_of(found: str) -> str:
+    """What to do about another tool's table, which is left as it is."""
+    schema = found.partition(".schema_migrations")[0]
+    if _ALSO_FOUND in found:
+        return (
+            f"take the schema {schema} off the search path of this role (`ALTER ROLE ... SET search_path = ...`), or "
+            "rename that table: scripts that name schema_migrations would reach the wrong one; history_schema can stay"
+        )
+    return (
+        "set history_schema to a schema of its own for this database; the other tool's table is left as it is"
+    )
+
+
+def _lock_table(schema: str) -> str:
+    if not schema:
+        return "schema_migrations_lock"
+    quoted = schema if _PLAIN_NAME.fullmatch(schema) else '"' + schema.replace('"', '""') + '"'
+    return f"{quoted}.schema_migrations_lock"
+
+
+def _difference(theirs: Claim, mine: Claim) -> str:
+    """The likely cause of two claims that differ."""
+    if theirs.repository != mine.repository:
+        return (
+            "was the folder of the repository moved, or its remote `origin` changed? A repository is known by the "
+            "address of its origin, and without one by its path"
+        )
+    if theirs.environment != mine.environment:
+        return "was the environment renamed, or do two of them name the same database?"
+    return "was the database renamed in the manifest, or do two entries name the same one?"
+
+
 def _claimed(request: PlanRequest) -> Problem:
     theirs, mine = request.observation.claim, request.claim
+    assert theirs is not None
     if mine is None:
         return Problem(
             reason=Reason.CLAIMED_BY_OTHER,
@@ -48,9 +84,9 @@ def _claimed(request: PlanRequest) -> Problem:
         reason=Reason.CLAIMED_BY_OTHER,
         message=f"the database belongs to {theirs}, and not to {mine}",
         remedy=(
-            "let only one manifest name this database; if it was handed over to this one, remove it from the other "
-            "and then run `UPDATE schema_migrations_lock SET environment = NULL, database_name = NULL, "
-            "repository = NULL` in the database"
+            f"{_difference(theirs, mine)}. Let only one manifest name this database; if it was handed over to this one, "
+            f"remove it from the other and then run `UPDATE {_lock_table(request.history_schema)} SET environment = NULL, "
+            "database_name = NULL, repository = NULL` in the database"
         ),
     )
 
@@ -96,16 +132,28 @@ def check_target(catalog: Catalog, target: int, broken: AbstractSet[int], findin
 
 
 def check_downs(request: PlanRequest, versions: Sequence[int], findings: Findings) -> None:
-    """Refuse to go down where the policy denies it, or further than it allows.
+    """Refuse to go down where the policy denies it, or further than it allows; warn of an approval that has served.
 
     Args:
         request: what the plan depends on.
         versions: those to be brought down, newest first.
-        findings: where refusals go.
+        findings: where refusals and warnings go.
     """
+    policy, target = request.policy, request.target
+    approved = policy.approve_down_to
+    if approved is not None and not (versions and approved == target):
+        findings.warnings.append(
+            Problem(
+                reason=Reason.MAX_DOWN_STEPS_EXCEEDED,
+                message=(
+                    f"policy.approve_down_to: {approved} has served; remove it, else it would approve going down to "
+                    f"{approved} again"
+                ),
+                direction=Direction.DOWN,
+            )
+        )
     if not versions:
         return
-    policy, target = request.policy, request.target
     stay = (
         f"set target_version: {versions[0]}" if versions[0] in request.catalog else "correct target_version"
     )

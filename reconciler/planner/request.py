@@ -25,6 +25,7 @@ class PlanRequest:
         stored_downs: the stored down scripts of (at least) the versions that `stored_downs_needed` names.
         retry: plan again what failed before, although nothing changed.
         suspended: the environment is suspended: nothing may run.
+        history_schema: where our tables live, for messages; empty when not known.
     """
 
     catalog: Catalog
@@ -37,3 +38,4 @@ class PlanRequest:
     stored_downs: Mapping[int, StoredDown]
     retry: bool
     suspended: bool
+    history_schema: str = ""

@@ -243,6 +243,20 @@ def test_an_approval_of_exactly_this_target_lets_it_go_down_further() -> None:
     assert planned(files(*numbers), rows(files(*numbers)), 1, approve_down_to=1).runnable
 
 
+def test_an_approval_that_has_served_is_warned_of() -> None:
+    numbers = range(1, 8)
+    pending = planned(files(*numbers), rows(files(*numbers)), 1, approve_down_to=1)
+    reached = planned(files(*numbers), rows(files(1)), 1, approve_down_to=1)
+    other = planned(files(*numbers), rows(files(*numbers)), 6, approve_down_to=1)
+    assert pending.warnings == ()
+    for made in (reached, other):
+        (warning,) = made.warnings
+        assert warning.reason is Reason.MAX_DOWN_STEPS_EXCEEDED
+        assert warning.message == (
+            "policy.approve_down_to: 1 has served; remove it, else it would approve going down to 1 again"
+        )
+
+
 def test_an_approval_of_another_target_does_not() -> None:
     numbers = range(1, 9)
     made = planned(files(*numbers), rows(files(*numbers)), 1, approve_down_to=2)

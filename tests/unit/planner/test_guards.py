@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reconciler.model import Claim, Place, Problem, Reason
+from reconciler.planner import plan
 from tests.unit.planner.builders import (
     CLAIM,
     database,
@@ -13,6 +14,7 @@ from tests.unit.planner.builders import (
     files,
     planned,
     refusal,
+    request,
     route,
     row,
     rows,
@@ -52,8 +54,26 @@ def test_a_database_of_another_environment_is_not_touched() -> None:
         "the database belongs to staging/orders of git.example.org/shop/schema, "
         "and not to production/orders of git.example.org/shop/schema"
     )
-    assert problem.remedy.startswith("let only one manifest name this database; ")
+    assert problem.remedy.startswith("was the environment renamed")
+    assert "Let only one manifest name this database; " in problem.remedy
+    assert "`UPDATE schema_migrations_lock SET " in problem.remedy
     assert not made.steps
+
+
+def test_a_moved_repository_is_named_as_the_cause_and_the_remedy_names_the_table() -> None:
+    asked = request(files(1), database(claim=replace(CLAIM, repository="/srv/old")), 1)
+    for schema, table in (("app", "app"), ("my App", '"my App"')):
+        problem = refusal(plan(replace(asked, history_schema=schema)))
+        assert "was the folder of the repository moved, or its remote `origin` changed?" in problem.remedy
+        assert f"`UPDATE {table}.schema_migrations_lock SET " in problem.remedy
+
+
+def test_another_history_on_the_search_path_is_not_remedied_by_a_schema_of_our_own() -> None:
+    found = "other.schema_migrations, which the search path also finds beside the configured schema ours"
+    problem = refusal(planned(files(1), database(foreign_history=found), 1))
+    assert "ALTER ROLE ... SET search_path" in problem.remedy
+    assert "schema other" in problem.remedy
+    assert "set history_schema" not in problem.remedy
 
 
 def test_a_command_without_a_claim_does_not_touch_a_claimed_database() -> None:
