@@ -183,7 +183,8 @@ class Connector:
         self._on_embedded = on_embedded
         self._announced: set[str] = set()
         self._embedded: EmbeddedServer | None = None
-        self._certificates: list[Path] = []
+        self._certificates: dict[str, Path] = {}
+        """The file that holds each certificate authority given as text: one for all connections."""
 
     def open(self, environment: str, target: DatabaseTarget, timeouts: Timeouts) -> Database:
         """A database that connects at its first use. Its secret is resolved anew for every connection.
@@ -209,8 +210,9 @@ class Connector:
         """Stop the embedded server if nobody else uses it, and remove what was written for the driver."""
         if self._embedded is not None:
             await self._embedded.stop()
-        for path in self._certificates:
+        for path in self._certificates.values():
             path.unlink(missing_ok=True)
+        self._certificates.clear()
 
     async def _dsn(self, environment: str, target: DatabaseTarget) -> Secret:
         if not isinstance(target.dsn, Embedded):
@@ -232,13 +234,19 @@ class Connector:
         value = (await self._secrets.resolve(target.ca)).reveal()
         if "-----BEGIN" not in value:
             return value.strip()
-        import tempfile
+        if value not in self._certificates:
+            self._certificates[value] = _write_certificate(value)
+        return str(self._certificates[value])
 
-        handle, name = tempfile.mkstemp(prefix="reconciler-ca-", suffix=".pem")
-        with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
-            file.write(value)
-        self._certificates.append(Path(name))
-        return name
+
+def _write_certificate(text: str) -> Path:
+    """Put a certificate authority where the driver can read it: it takes only a path."""
+    import tempfile
+
+    handle, name = tempfile.mkstemp(prefix="reconciler-ca-", suffix=".pem")
+    with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
+        file.write(text)
+    return Path(name)
 
 
 class Workspace:
@@ -367,6 +375,22 @@ def _login_name() -> str:
 def _problems(found: object) -> tuple[Problem, ...]:
     assert isinstance(found, tuple)
     return found
+
+
+def no_such_environment(missing: Sequence[str], known: Sequence[str]) -> Problem:
+    """Environments that somebody asked for are not declared.
+
+    Args:
+        missing: their names.
+        known: those that are declared.
+    """
+    named = ", ".join(sorted(missing))
+    there_are = f"there are {', '.join(sorted(known))}" if known else "there are none"
+    return Problem(
+        reason=Reason.MANIFEST_NOT_FOUND,
+        message=f"no manifest declares {named}, which this daemon was told to follow; {there_are}",
+        remedy=f"correct --environment, or commit {MANIFESTS}/{sorted(missing)[0]}.yaml",
+    )
 
 
 def _no_manifests(revision: Revision) -> Problem:

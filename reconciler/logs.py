@@ -212,6 +212,7 @@ class JsonRenderer:
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BARE = re.compile(r"[^\s\"'=\\]+")
+_LONG_COMMIT = re.compile(r"@sha1:([0-9a-f]{12})[0-9a-f]+")
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
 _BOLD = "\x1b[1m"
@@ -234,6 +235,8 @@ class TextRenderer:
     def __call__(self, _logger: Any, _method: str, event: Event) -> str:
         problems = _take_problems(event)
         plain: dict[str, Any] = self._plain.value(dict(event))
+        if isinstance(revision := plain.get("revision"), str):
+            plain["revision"] = _LONG_COMMIT.sub(r"@\1", revision)
         level = str(plain.pop("level", ""))
         logger = str(plain.pop("logger", ""))
         timestamp = str(plain.pop("timestamp", ""))

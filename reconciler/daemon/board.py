@@ -31,6 +31,8 @@ class Board:
         queue: Callable[[], tuple[int, datetime | None, int, int]],
     ) -> None:
         self.source = source
+        self.selection: Problem | None = None
+        """Why not everything is followed that the daemon was told to follow."""
         self._started_at = started_at
         self._resync_interval = resync_interval
         self._queue = queue
@@ -67,8 +69,8 @@ class Board:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What stands against the whole repository."""
-        return (self.source.problem,) if self.source.problem else ()
+        """What stands against the whole daemon."""
+        return tuple(problem for problem in (self.source.problem, self.selection) if problem is not None)
 
     def snapshot(self) -> DaemonStatus:
         """One immutable, consistent reading."""
@@ -80,6 +82,8 @@ class Board:
                 if self.source.problem
                 else "no manifest was read yet"
             )
+        elif self.selection is not None:
+            because = self.selection.message
         elif missing:
             because = "not yet attempted: " + ", ".join("/".join(key) for key in missing[:10])
         depth, oldest, workers, busy = self._queue()

@@ -91,7 +91,7 @@ class Follower:
     async def _refresh(self) -> bool:
         """Read the newest revision and hand out what it declares. Returns False when the repository could not be read."""
         began = monotonic()
-        repository = self._source.repository
+        repository = self._source.place
         try:
             revision = await self._source.head()
             if revision == self._seen and not self._incomplete:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reconciler import backoff
 from reconciler.controller import jittered
 from reconciler.daemon.assignment import Assignment
 from reconciler.daemon.board import Key
+from reconciler.daemon.interruption import what_became
 from reconciler.daemon.rollout import EnvironmentRollout, Standing
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.model import (
@@ -33,9 +35,6 @@ from reconciler.model import (
 from reconciler.operations import Outcome, apply
 from reconciler.status import Facts, evaluate, pending_step
 
-if TYPE_CHECKING:
-    pass
-
 _TURN_PATIENCE = 2.0
 """Seconds that a database waits for an earlier one of its rollout that has not been looked at yet."""
 _LOCKED_PAUSE = 2.0
@@ -44,6 +43,8 @@ _CONNECT_PATIENCE = 0.5
 """Seconds after which a database that has not answered leaves its worker to others: it must not delay them."""
 _STALLED_PAUSE = 5.0
 """Seconds until a stalled database is looked at again: a `reconciler retry` or a repair by hand shows only there."""
+_LAST_LOOK_PATIENCE = 2.0
+"""Seconds a database has to say what became of an interrupted step; the daemon is about to end."""
 
 
 class DatabaseWorker:
@@ -75,6 +76,7 @@ class DatabaseWorker:
         self._journalled: tuple[Reason, str] | None = None
         self._remaining: list[Step] = []
         self._running: Step | None = None
+        self._step_failed = False
         self._running_since: datetime | None = None
         self._last_steps: dict[str, LastStep] = {}
         self._last_applied_revision = ""
@@ -108,6 +110,7 @@ class DatabaseWorker:
         self._acting = assignment
         self._holder = None
         self._running = None
+        self._step_failed = False
         self._observation = self._plan = None
         began = monotonic()
         if self._held:
@@ -157,6 +160,20 @@ class DatabaseWorker:
         """The database is no longer declared: no SQL follows, the connection is closed."""
         await self._let_go()
 
+    async def tell_interruption(self) -> None:
+        """Say what became of the step that a cancelled pass was running, as the database has it."""
+        step = self._running
+        if step is None:
+            self._shared.log.warning("interrupted", **self._names(), outcome="no step was running")
+            return
+        observation: Observation | None = None
+        with contextlib.suppress(ProblemError, TimeoutError):
+            async with asyncio.timeout(_LAST_LOOK_PATIENCE):
+                observation = await self.database.observe()
+        self._shared.log.warning(
+            "interrupted", **self._names(), **_of(step), outcome=what_became(step, observation)
+        )
+
     async def _let_go(self) -> None:
         """Close the connection. Whoever reached the same database has it alone now."""
         for other in self._shared.identities.forget(self.key):
@@ -202,7 +219,7 @@ class DatabaseWorker:
         for warning in plan.warnings if plan.runnable else ():
             if warning not in self._warned:
                 self._warned.add(warning)
-                self._shared.log.warning("warning", **self._names(), **_about(warning))
+                self._shared.log.warning("plan warning", **self._names(), **_about(warning))
 
     def waiting(self, holder: LockHolder) -> None:
         """Somebody else holds the lock."""
@@ -217,6 +234,8 @@ class DatabaseWorker:
         """A step is about to run."""
         self._running = step
         self._running_since = self._shared.now()
+        # however this attempt ends is news, also when the one before ended alike
+        self._reported = None
         self._publish(None)
         self._shared.log.info("step started", **self._names(), **_of(step))
 
@@ -236,7 +255,8 @@ class DatabaseWorker:
         )
 
     def failed(self, step: Step, problem: Problem) -> None:
-        """A step failed."""
+        """A step failed. What stands against it is logged when the pass is concluded."""
+        self._step_failed = True
         seconds = (self._shared.now() - self._running_since).total_seconds() if self._running_since else 0.0
         environment, database = self.key
         self._shared.metrics.migration(environment, database, self._engine, step.direction, "failed", seconds)
@@ -387,25 +407,19 @@ class DatabaseWorker:
             self._shared.mark((self.key[0], name), 0.0)
 
     def _report(self, problem: Problem, retry_in: float | None = None) -> None:
-        """One log line and one count a transition of reason, not one a retry."""
+        """One log line and one count for each failed attempt at a step; of anything else that stands, only once."""
         mark = (problem.reason, problem.message)
         if self._reported == mark:
             return
-        is_news = (
-            self._reported is None
-            or self._reported[0] is not problem.reason
-            or self._reported[1] != problem.message
-        )
         self._reported = mark
-        if not is_news:
-            return
         self._shared.metrics.failure(*self.key, problem.reason)
         extra = {"retry_in": round(retry_in, 1)} if retry_in is not None else {}
         failure = problem.reason.error_class in (ErrorClass.PERMANENT, ErrorClass.AMBIGUOUS)
         write = self._shared.log.error if failure else self._shared.log.warning
         if problem.reason in (Reason.PENDING, Reason.LOCK_HELD):
             write = self._shared.log.info
-        write("stalled" if failure else "waiting", **self._names(), **_about(problem), **extra)
+        event = "step failed" if self._step_failed else "stalled" if failure else "waiting"
+        write(event, **self._names(), **_about(problem), **extra)
 
     def _result(self, outcome: Outcome, problem: Problem | None) -> Any:
         if problem is not None or (outcome.plan is not None and outcome.plan.refusals):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic
@@ -20,6 +20,7 @@ from reconciler.assembly import (
     actor,
     credentials,
     declaration,
+    no_such_environment,
     state_folder,
     user_state_folder,
     utc_now,
@@ -120,7 +121,7 @@ class Daemon:
             self._handle, workers=options.workers, on_error=self._unexpected
         )
         self.board = Board(
-            SourceStatus(repository=source.repository, branch=source.branch),
+            SourceStatus(repository=source.place, branch=source.branch),
             started_at=utc_now(),
             resync_interval=options.resync,
             queue=lambda: (
@@ -153,7 +154,7 @@ class Daemon:
             interval=options.interval,
             resync=options.resync,
         )
-        metrics.declare_repository(source.repository)
+        metrics.declare_repository(source.place)
 
     def stop(self) -> None:
         """Ask the daemon to end; asking again cuts the grace of running transactions short."""
@@ -170,7 +171,7 @@ class Daemon:
         self._stop.set()
         following.cancel()
         self._end_looking()
-        self._log.info("stopping", running=[_path(key) for key in sorted(self._writing())])
+        self._say_stopping()
         await self._drain()
         outcomes = await asyncio.gather(following, controlling, return_exceptions=True)
         stopping.cancel()
@@ -179,6 +180,18 @@ class Daemon:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
+
+    def _say_stopping(self) -> None:
+        writing = sorted(self._writing())
+        if not writing:
+            self._log.info("stopping")
+            return
+        self._log.info(
+            "stopping",
+            running=[_path(key) for key in writing],
+            grace=f"{self._options.grace:g}s",
+            hint="a second signal cuts the grace short",
+        )
 
     def _writing(self) -> set[Key]:
         return {
@@ -195,12 +208,14 @@ class Daemon:
         draining = asyncio.create_task(self._controller.drain(self._options.grace))
         hurrying = asyncio.create_task(self._hurry.wait())
         await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        interrupted: set[Key] = set()
         if not draining.done():
-            await self._controller.drain(0.0)
+            self._log.info("cutting the grace short")
+            interrupted = await self._controller.drain(0.0)
         hurrying.cancel()
-        interrupted = await draining
-        for key in sorted(interrupted):
-            self._log.warning("interrupted", environment=key[0], database=key[1], grace=self._options.grace)
+        interrupted |= await draining
+        workers = [self._workers[key] for key in sorted(interrupted) if key in self._workers]
+        await asyncio.gather(*(worker.tell_interruption() for worker in workers))
 
     async def _adopt(self, declared: Declared) -> None:
         """Bring the workers in line with what a revision declares, and have every database looked at."""
@@ -209,6 +224,7 @@ class Daemon:
             for name, environment in declared.environments.items()
             if not self._options.environments or name in self._options.environments
         }
+        self._check_selection(list(declared.environments))
         if declared.revision != self._revision:
             self._revision = declared.revision
             self._log.info(
@@ -250,6 +266,14 @@ class Daemon:
         for key in keys:
             self._metrics.declare(*key)
             self._controller.mark(key)
+
+    def _check_selection(self, known: Sequence[str]) -> None:
+        """Say when the daemon was told to follow an environment that does not exist (yet)."""
+        missing = [name for name in self._options.environments if name not in known]
+        problem = no_such_environment(missing, known) if missing else None
+        if problem is not None and problem != self.board.selection:
+            self._log.error("no such environment", problem=problem)
+        self.board.selection = problem
 
     async def _assign(
         self,
@@ -349,7 +373,7 @@ def _path(key: Key) -> str:
 
 def _greet(log: Any, source: Source, url: str) -> None:
     log.info(
-        f"reconciler {__version__} follows {source.branch} of {source.repository}",
+        f"reconciler {__version__} follows {source.branch} of {source.place}",
         status=f"{url}/",
         metrics=f"{url}/metrics",
     )

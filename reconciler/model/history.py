@@ -48,11 +48,6 @@ class HistoryRow(NamedTuple):
         """True when the migration's up is in force: applied, or on its way down."""
         return self.status is RowStatus.SUCCESS or self.direction is Direction.DOWN
 
-    @property
-    def in_doubt(self) -> bool:
-        """True when a non-transactional step began and did not end well."""
-        return self.status is not RowStatus.SUCCESS and not self.transactional
-
 
 @value
 class StoredDown:

@@ -23,8 +23,6 @@ class ScriptSource(StrEnum):
     """The file at the revision being applied."""
     STORED = "stored"
     """The text kept in the database when the migration was applied."""
-    GIT = "git"
-    """The file at the revision it was applied from."""
 
 
 @value

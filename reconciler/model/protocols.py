@@ -157,6 +157,11 @@ class Source(Protocol):
         ...
 
     @property
+    def place(self) -> str:
+        """What a person calls the repository: the path of a local one, the URL of another without user and password."""
+        ...
+
+    @property
     def branch(self) -> str:
         """The short name of the branch that is followed."""
         ...
@@ -176,10 +181,6 @@ class Source(Protocol):
 
     async def read(self, revision: Revision, folders: Sequence[str]) -> Snapshot:
         """Read the regular files directly in `folders` (not below them) at `revision`, in one batch."""
-        ...
-
-    async def show(self, commit: str, path: str) -> bytes | None:
-        """The content of `path` at `commit`, None when there is no such file or commit."""
         ...
 
     async def last_change(self, revision: Revision, path: str) -> Change | None:

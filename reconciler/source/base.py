@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.model import Change, File, Revision, Snapshot
-from reconciler.source.failures import fetch_failed
-from reconciler.source.folders import FolderCache, Limits, Obtain, find, oversize, read_folders
+from reconciler.source.folders import FolderCache, Limits, Obtain, read_folders
 from reconciler.source.git import Git
 from reconciler.source.history import History
 from reconciler.source.names import is_commit
@@ -46,22 +45,6 @@ class Objects:
             files |= folder.files
             skipped |= folder.skipped
         return Snapshot(revision, files, skipped)
-
-    def content(self, git: Git, commit: str, path: str, obtain: Obtain) -> bytes | None:
-        """The content of the regular file `path` at `commit`, None when there is no such file or commit."""
-        if not is_commit(commit):
-            return None
-        with ObjectReader(git) as reader:
-            known = reader.commit(commit)
-            entry = find(reader, known.tree, path) if known is not None else None
-            if entry is None or not entry.is_file:
-                return None
-            obtain([], [entry.id])
-            for _, content in reader.blobs([entry.id], self._limits.file_bytes):
-                if isinstance(content, int):
-                    raise fetch_failed(f"{path} at {commit[:12]}: {oversize(content, self._limits)}")
-                return content
-        return None
 
     def last_change(self, git: Git, commit: str, path: str) -> Change | None:
         """See `Source.last_change`."""

@@ -124,14 +124,6 @@ def read_folders(
     return folders
 
 
-def find(reader: ObjectReader, root: str, path: str) -> Entry | None:
-    """The entry of the tree `root` at `path`, None when there is none."""
-    parts = path_parts(path)
-    if not parts:
-        return None
-    return _walk(reader, root, parts, {})
-
-
 def file_size(files: Mapping[str, File]) -> int:
     """Bytes of all contents."""
     return sum(len(file.content) for file in files.values())

@@ -75,6 +75,11 @@ class LocalSource:
         return self._identity
 
     @property
+    def place(self) -> str:
+        """See `Source.place`: the top level of the working tree, or the bare repository's folder."""
+        return str(self._place)
+
+    @property
     def branch(self) -> str:
         """See `Source.branch`."""
         return self._branch
@@ -91,10 +96,6 @@ class LocalSource:
     async def read(self, revision: Revision, folders: Sequence[str]) -> Snapshot:
         """See `Source.read`."""
         return await self._lane.run(self._read, revision, tuple(folders))
-
-    async def show(self, commit: str, path: str) -> bytes | None:
-        """See `Source.show`."""
-        return await self._lane.run(self._show, commit, path)
 
     async def last_change(self, revision: Revision, path: str) -> Change | None:
         """See `Source.last_change`."""
@@ -170,12 +171,6 @@ class LocalSource:
             raise no_such_commit(str(self._repository), revision.commit) from None
         except ObjectsUnreadable as error:
             raise self._unreadable(revision.commit, error) from error
-
-    def _show(self, commit: str, path: str) -> bytes | None:
-        try:
-            return self._objects.content(self._git, commit, path, nothing_to_obtain)
-        except ObjectsUnreadable as error:
-            raise self._unreadable(commit, error) from error
 
     def _unreadable(self, commit: str, error: ObjectsUnreadable) -> ProblemError:
         return fetch_failed(

@@ -78,6 +78,11 @@ class RemoteSource:
         return self._url.identity
 
     @property
+    def place(self) -> str:
+        """See `Source.place`."""
+        return self._url.shown
+
+    @property
     def branch(self) -> str:
         """See `Source.branch`. `HEAD` until the first `head()` when no branch was named."""
         return self._branch or _UNKNOWN_BRANCH
@@ -94,10 +99,6 @@ class RemoteSource:
     async def read(self, revision: Revision, folders: Sequence[str]) -> Snapshot:
         """See `Source.read`."""
         return await self._reading.run(self._read, revision, tuple(folders))
-
-    async def show(self, commit: str, path: str) -> bytes | None:
-        """See `Source.show`."""
-        return await self._reading.run(self._show, commit, path)
 
     async def last_change(self, revision: Revision, path: str) -> Change | None:
         """See `Source.last_change`."""
@@ -166,11 +167,3 @@ class RemoteSource:
             raise fetch_failed(
                 f"could not read {revision.short} of {self._url.shown}, even from a new mirror: {error}"
             ) from error
-
-    def _show(self, commit: str, path: str) -> bytes | None:
-        try:
-            return self._objects.content(
-                self._mirror.git, commit, path, partial(self._mirror.obtain, self.branch)
-            )
-        except ObjectsUnreadable as error:
-            raise fetch_failed(f"could not read {path} at {commit[:12]}: {error}") from error

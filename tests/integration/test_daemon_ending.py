@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,7 +63,11 @@ def test_beyond_the_grace_a_running_transaction_is_rolled_back(
         daemon.wait_for("dev", lambda status: status["running"] is not None)
         assert 0.4 < daemon.stop() < 5
         (interrupted,) = daemon.events("interrupted", "dev")
-        assert interrupted["database"] == "dev"
+        assert (interrupted["database"], interrupted["version"], interrupted["direction"]) == ("dev", 1, "up")
+        assert interrupted["outcome"].startswith("rolled back")
+        (stopping,) = daemon.events("stopping")
+        assert (stopping["running"], stopping["grace"]) == (["dev/dev"], "0.5s")
+        assert "second signal" in stopping["hint"]
     assert not exists(any_database, "a")
     assert applied(any_database) == []
     wait_until(lambda: connections(any_database) == 0, "the server ends the statement")
@@ -72,6 +77,29 @@ def test_beyond_the_grace_a_running_transaction_is_rolled_back(
     git_repository.commit(files={"migrations/1_a.sql": slow(0, "a")})
     with Daemon(git_repository) as daemon:
         daemon.wait_ready("dev", 1)
+
+
+def test_a_second_signal_cuts_the_grace_short_and_says_where_a_step_stopped(
+    git_repository: Repository, fresh_database: str
+) -> None:
+    script = migration("SELECT 1;\nSELECT pg_sleep(30);", "SELECT 1;")
+    git_repository.commit(
+        files={
+            "manifests/dev.yaml": manifest(fresh_database, 1),
+            "migrations/1_a.sql": f"-- reconciler: no-transaction\n{script}",
+        }
+    )
+    with Daemon(git_repository, "--grace", "20s") as daemon:
+        wait_until(
+            lambda: rows(fresh_database, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"),
+            "the second statement runs",
+        )
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for_log(lambda event: event["event"] == "stopping")
+        assert daemon.stop() < 5
+        (interrupted,) = daemon.events("interrupted", "dev")
+        assert interrupted["version"] == 1
+        assert interrupted["outcome"].startswith("stopped after 1 of 2 statements")
 
 
 def test_a_daemon_that_only_looks_ends_at_once(git_repository: Repository, fresh_database: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from tests.applying import migration, table
-from tests.daemon import Daemon, manifest
+from tests.command_line import execute
+from tests.daemon import Daemon, manifest, wait_until
 from tests.git import Repository
 from tests.looking import applied, attempts, connections, exists, journal, rows
 
@@ -79,7 +80,7 @@ def test_a_removed_file_goes_down_by_the_stored_script_and_says_so(
         assert not exists(fresh_database, "b")
         finished = daemon.events("step finished")[-1]
         assert (finished["version"], finished["direction"], finished["source"]) == (2, "down", "stored")
-        (warning,) = daemon.events("warning", "dev")
+        (warning,) = daemon.events("plan warning", "dev")
         assert "stored" in warning["problem"]["message"]
         assert warning["problem"]["version"] == 2
         assert journal(fresh_database, "started")[-1]["script_source"] == "stored"
@@ -135,7 +136,7 @@ def test_a_broken_migration_is_told_in_full_and_not_run_again(
         assert "2_b.sql" in problem["remedy"]
         assert (problem["version"], problem["direction"], problem["statement_index"]) == (2, "up", 3)
 
-        (logged,) = daemon.events("stalled", "dev")
+        (logged,) = daemon.events("step failed", "dev")
         for key in ("file", "line", "column", "sqlstate", "excerpt", "remedy"):
             assert logged["problem"][key] == problem[key], key
         (failed,) = [event for event in journal(any_database, "finished") if event["outcome"] == "failed"]
@@ -155,7 +156,7 @@ def test_a_broken_migration_is_told_in_full_and_not_run_again(
         daemon.wait_observed("dev", readme)
         assert daemon.wait_problem("dev", "StatementFailed") == problem
         assert attempts(any_database, 2) == 1
-        assert len(daemon.events("stalled", "dev")) == 1
+        assert len(daemon.events("step failed", "dev")) == 1
         # ... and not by a restart, which tells it again as it was
         daemon.stop()
         daemon.start()
@@ -164,11 +165,24 @@ def test_a_broken_migration_is_told_in_full_and_not_run_again(
         assert (again["excerpt"], again["sqlstate"]) == (problem["excerpt"], "42P01")
         assert attempts(any_database, 2) == 1
 
+        # each attempt that a person asks for is told, and counted, although it ends alike
+        failures = 'reconciler_migration_failures_total{database="dev",environment="dev",reason="sql_error"}'
+        before = daemon.metrics()[failures], len(daemon.events("step failed", "dev"))
+        assert execute("retry", "-e", "dev", folder=git_repository.path).exit == 0
+        wait_until(lambda: attempts(any_database, 2) == 2, "it is tried again")
+        wait_until(
+            lambda: (
+                (daemon.metrics()[failures], len(daemon.events("step failed", "dev")))
+                == (before[0] + 1, before[1] + 1)
+            ),
+            "the second failure is told",
+        )
+
         # a fix in git re-arms it at once
         git_repository.commit("Mend", {"migrations/2_b.sql": table("b")})
         daemon.wait_ready("dev", 2, timeout=3)
         assert exists(any_database, "b")
-        assert attempts(any_database, 2) == 2
+        assert attempts(any_database, 2) == 3
         assert rows(any_database, "SELECT version, status FROM schema_migrations ORDER BY 1") == [
             (1, "success"), (2, "success")
         ]  # fmt: skip

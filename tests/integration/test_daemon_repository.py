@@ -12,7 +12,7 @@ from tests.applying import table
 from tests.daemon import Daemon, manifest, wait_until
 from tests.git import Repository, git_environment
 from tests.integration.source_support import HttpServer, run_git
-from tests.looking import applied
+from tests.looking import applied, rows
 
 TOKEN = "right-token-and-secret"
 
@@ -194,3 +194,44 @@ def test_a_clone_of_another_place_is_another_repository(
         problem = daemon.wait_problem("dev", "ClaimedByOther")
         assert str(git_repository.path) in problem["message"]
         assert applied(fresh_database) == [1, 2]
+
+
+def test_an_environment_that_does_not_exist_is_an_error_until_it_does(
+    git_repository: Repository, fresh_database: str
+) -> None:
+    files = {"manifests/dev.yaml": manifest("{env: NOT_SET}", 1), "migrations/1_a.sql": table("a")}
+    git_repository.commit(files=files)
+    with Daemon(git_repository, "-e", "nope") as daemon:
+        said = daemon.wait_for_log(lambda event: event["event"] == "no such environment")
+        assert said["level"] == "error"
+        assert "nope" in said["problem"]["message"]
+        assert "dev" in said["problem"]["message"]
+        wait_until(lambda: daemon.status()["problems"], "it is shown")
+        code, body = daemon.get("/readyz")
+        assert (code, "nope" in body) == (503, True)
+        assert daemon.metrics()['reconciler_config_errors{environment=""}'] == 1
+
+        git_repository.commit(files={"manifests/nope.yaml": manifest(fresh_database, 1)})
+        daemon.wait_ready("nope", 1)
+        assert daemon.get("/readyz")[0] == 200
+        assert daemon.status()["problems"] == []
+
+
+def test_the_daemon_names_the_clone_it_watches_and_not_its_origin(
+    git_repository: Repository, fresh_database: str
+) -> None:
+    git_repository.run("remote", "add", "origin", "https://git.example.org/team/app.git")
+    git_repository.commit(
+        files={"manifests/dev.yaml": manifest(fresh_database, 1), "migrations/1_a.sql": table("a")}
+    )
+    with Daemon(git_repository) as daemon:
+        daemon.wait_ready("dev", 1)
+        place = str(git_repository.path)
+        assert daemon.log[0]["event"].endswith(f"follows main of {place}")
+        assert daemon.status()["source"]["repository"] == place
+        assert place in daemon.get("/")[1]
+        assert any(f'repository="{place}"' in series for series in daemon.metrics())
+        # whom the database belongs to does not depend on where the clone is
+        assert rows(fresh_database, "SELECT repository FROM schema_migrations_lock") == [
+            ("git.example.org/team/app",)
+        ]

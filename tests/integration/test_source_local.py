@@ -105,8 +105,6 @@ async def test_what_is_no_regular_file_is_reported(git_repository: Repository) -
     assert "symbolic link" in snapshot.skipped["linked"]
     assert "not a folder" in snapshot.skipped["README.md"]
     assert "../x" in snapshot.skipped
-    assert await source.show(source_commit := git_repository.head, "migrations/link.sql") is None
-    assert await source.show(source_commit, "migrations/sub") is None
 
 
 async def test_a_large_file_is_skipped_and_costs_nothing_later(git_repository: Repository) -> None:
@@ -390,19 +388,6 @@ async def test_last_change_of_a_path_with_wildcards(git_repository: Repository) 
     assert change.commit == first
 
 
-async def test_show(git_repository: Repository) -> None:
-    first = git_repository.commit(files=FILES)
-    git_repository.run("rm", "--quiet", "migrations/00001_first.sql")
-    second = git_repository.commit()
-    source = open_local(git_repository.path)
-    assert await source.show(first, "migrations/00001_first.sql") == b"-- UP MIGRATION\n"
-    assert await source.show(second, "migrations/00001_first.sql") is None
-    assert await source.show("a" * 40, "README.md") is None
-    assert await source.show("HEAD", "README.md") is None
-    assert await source.show(first, "migrations") is None
-    assert await source.show(first, "README.md/x") is None
-
-
 # changes
 
 
@@ -468,6 +453,15 @@ def test_identity_is_the_origin_or_the_path(git_repository: Repository) -> None:
     assert open_local(git_repository.path).repository == str(git_repository.path)
     git_repository.run("remote", "add", "origin", "git@example.org:team/app.git")
     assert open_local(git_repository.path).repository == "example.org/team/app"
+
+
+def test_the_place_is_the_local_path_whatever_the_origin_is(git_repository: Repository) -> None:
+    git_repository.run("remote", "add", "origin", "git@example.org:team/app.git")
+    (git_repository.path / "below").mkdir()
+    assert open_local(git_repository.path / "below").place == str(git_repository.path)
+    assert open_local(git_repository.path / ".git").place in (
+        str(git_repository.path), str(git_repository.path / ".git")
+    )  # fmt: skip
 
 
 def _open(repository: str | None, *, branch: str | None = None, working_tree: bool = False) -> object:

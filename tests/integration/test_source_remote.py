@@ -107,9 +107,6 @@ async def test_an_update_is_fetched(repository: Repository, server: HttpServer, 
     change = await source.last_change(revision, "migrations/00001_first.sql")
     assert change is not None
     assert change.commit == first.commit
-    assert await source.show(first.commit, "README.md") == b"hello\n"
-    assert await source.show(first.commit, "none") is None
-    assert await source.show("a" * 40, "README.md") is None
 
 
 @pytest.mark.parametrize("filters", ["true", "false"])
@@ -121,7 +118,6 @@ async def test_a_file_url_with_and_without_filters(
     for text in ("2", "3"):
         repository.commit(files={"manifests/dev.yaml": text, "README.md": text})
         assert (await contents(source))["manifests/dev.yaml"] == text.encode()
-    assert await source.show(repository.head, "README.md") == b"3"
 
 
 async def test_a_server_that_gives_out_no_single_objects(
@@ -478,6 +474,7 @@ def test_open_source_takes_urls(tmp_path: Path) -> None:
     )  # fmt: skip
     assert isinstance(source, RemoteSource)
     assert (source.root, source.branch, source.repository) == (None, "HEAD", "example.org/team/app")
+    assert source.place == "ssh://example.org/team/app.git"
     assert not (tmp_path / "state").exists(), "opening touches nothing"
 
 

@@ -114,6 +114,15 @@ def test_a_problem_has_lines_of_its_own_in_text() -> None:
     ]
 
 
+def test_a_revision_is_short_in_text_and_whole_in_json() -> None:
+    revision = f"main@sha1:{'0123456789' * 4}"
+    text, json_lines = io.StringIO(), io.StringIO()
+    configure(json=False, stream=text).info("revision", revision=revision)
+    configure(json=True, stream=json_lines).info("revision", revision=revision)
+    assert text.getvalue().rstrip().endswith(" revision=main@012345678901")
+    assert lines(json_lines)[0]["revision"] == revision
+
+
 CANARY = "hunter2/can@ry"
 FORMS = [
     CANARY,
