@@ -10,10 +10,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 
 
@@ -29,9 +27,7 @@ from reconciler.cli.options import (
     "--version", type=VERSION, metavar="N", required=True, help="To this version; 0 takes back everything."
 )
 @click.option("--dry-run", is_flag=True, help="Print the statements as they would be sent, and send none.")
-@repository_options(working_tree=True)
-@selection_options(migrations=True)
-@output_options()
+@database_options(working_tree=True, migrations=True)
 def command(
     version: int | None,
     dry_run: bool,

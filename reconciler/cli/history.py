@@ -12,10 +12,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 from reconciler.model import AppliedMigration, JournalEvent, Problem
 
@@ -37,9 +35,7 @@ from reconciler.model import AppliedMigration, JournalEvent, Problem
     metavar="N",
     help="The newest N migrations and the newest N events.",
 )
-@repository_options(working_tree=False)
-@selection_options(server=True)
-@output_options()
+@database_options(working_tree=False, server=True)
 def command(
     version: int | None,
     limit: int,

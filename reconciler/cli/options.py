@@ -151,6 +151,29 @@ _SERVER = click.option(
 )
 
 
+def database_options(*, working_tree: bool, migrations: bool = False, server: bool = False) -> Decorator[Any]:
+    """What every verb about databases takes, as the arguments `repository`, `selection` and `output_as`.
+
+    Args:
+        working_tree: the verb can read what is not committed.
+        migrations: with a DSN, the verb can be told where the migration files are.
+        server: the verb can ask a daemon.
+    """
+    stack = (
+        repository_options(working_tree=working_tree),
+        selection_options(migrations=migrations, server=server),
+        output_options(),
+    )
+
+    def decorate(function: Function) -> Any:
+        decorated: Any = function
+        for each in reversed(stack):
+            decorated = each(decorated)
+        return decorated
+
+    return decorate
+
+
 def repository_options(*, working_tree: bool) -> Decorator[Any]:
     """`--repo`, `--branch` and git access, as the argument `repository`; `--working-tree` too if the verb can."""
     return _gather(

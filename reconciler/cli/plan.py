@@ -10,10 +10,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 
 
@@ -31,9 +29,7 @@ from reconciler.cli.options import (
     metavar="N",
     help="What it would take to get to N instead of the declared version.",
 )
-@repository_options(working_tree=True)
-@selection_options(migrations=True)
-@output_options()
+@database_options(working_tree=True, migrations=True)
 def command(
     version: int | None, repository: RepositoryOptions, selection: SelectionOptions, output_as: OutputOptions
 ) -> Exit:

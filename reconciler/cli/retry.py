@@ -11,10 +11,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 from reconciler.model import LastFailure, Problem
 from reconciler.model.value import value
@@ -24,9 +22,7 @@ from reconciler.model.value import value
     "retry",
     epilog=example("reconciler retry -e production", "reconciler retry -e production -d orders"),
 )
-@repository_options(working_tree=False)
-@selection_options()
-@output_options()
+@database_options(working_tree=False)
 def command(repository: RepositoryOptions, selection: SelectionOptions, output_as: OutputOptions) -> Exit:
     """Ask for another attempt at migrations that failed for good, without changing them.
 

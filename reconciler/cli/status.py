@@ -9,10 +9,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 from reconciler.model.encoding import JsonObject
 
@@ -26,9 +24,7 @@ from reconciler.model.encoding import JsonObject
         "reconciler status --server http://127.0.0.1:9840",
     ),
 )
-@repository_options(working_tree=True)
-@selection_options(migrations=True, server=True)
-@output_options()
+@database_options(working_tree=True, migrations=True, server=True)
 def command(repository: RepositoryOptions, selection: SelectionOptions, output_as: OutputOptions) -> Exit:
     """Show where every database stands: state, declared and current version, what is pending, the last error.
 

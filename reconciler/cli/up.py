@@ -10,10 +10,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 
 
@@ -27,9 +25,7 @@ from reconciler.cli.options import (
 )
 @click.option("--version", type=VERSION, metavar="N", help="To this version instead of the declared one.")
 @click.option("--dry-run", is_flag=True, help="Print the statements as they would be sent, and send none.")
-@repository_options(working_tree=True)
-@selection_options(migrations=True)
-@output_options()
+@database_options(working_tree=True, migrations=True)
 def command(
     version: int | None,
     dry_run: bool,

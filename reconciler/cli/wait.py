@@ -11,10 +11,8 @@ from reconciler.cli.options import (
     OutputOptions,
     RepositoryOptions,
     SelectionOptions,
+    database_options,
     example,
-    output_options,
-    repository_options,
-    selection_options,
 )
 
 
@@ -34,9 +32,7 @@ from reconciler.cli.options import (
 )
 @click.option("--timeout", type=DURATION, default="60s", show_default=True, help="How long to wait in all.")
 @click.option("--interval", type=DURATION, default="1s", show_default=True, help="Between two looks.")
-@repository_options(working_tree=False)
-@selection_options(server=True)
-@output_options()
+@database_options(working_tree=False, server=True)
 def command(
     version: int | None,
     timeout: float,

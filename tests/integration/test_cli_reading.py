@@ -84,7 +84,11 @@ def test_status_says_since_when_and_tells_the_last_error(
     break_second(declared)
     reconciler("up")
     with psycopg.connect(fresh_database) as connection:
-        connection.execute("UPDATE schema_migrations_journal SET recorded_at = '2020-01-02 03:04:05+00'")
+        # the failure stays the newest event
+        connection.execute("UPDATE schema_migrations_journal SET recorded_at = '2019-01-01 00:00:00+00'")
+        connection.execute(
+            "UPDATE schema_migrations_journal SET recorded_at = '2020-01-02 03:04:05+00' WHERE outcome = 'failed'"
+        )
     answer = reconciler("status")
     assert answer.exit == 1
     assert "failed" in answer.out
