@@ -27,15 +27,15 @@ from reconciler.model import DaemonStatus, Direction, Reason
 StepOutcome = Literal["success", "failed"]
 PassOutcome = Literal["in_sync", "migrated", "failed", "skipped"]
 FetchOutcome = Literal["success", "failed"]
-LockKind = Literal["advisory", "lease", "ddl"]
+LockKind = Literal["advisory"]
 
 FAILURE_REASONS = tuple(sorted({reason.metric_label for reason in Reason} - {""}))
 
 _STEP_OUTCOMES: tuple[StepOutcome, ...] = ("success", "failed")
 _PASS_OUTCOMES: tuple[PassOutcome, ...] = ("in_sync", "migrated", "failed", "skipped")
 _FETCH_OUTCOMES: tuple[FetchOutcome, ...] = ("success", "failed")
-_LOCK_KINDS: tuple[LockKind, ...] = ("advisory", "lease", "ddl")
-_ENGINES = ("postgresql", "cockroachdb")
+_LOCK_KINDS: tuple[LockKind, ...] = ("advisory",)
+_ENGINES = ("postgresql",)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL_ALIASES = {"warn": "warning", "exception": "error", "fatal": "critical"}
 
@@ -190,7 +190,7 @@ class Metrics:
 
         Args:
             environment: whose database it was.
-            kind: our own lock in one of its two forms, or the server's lock on a table (`ddl`).
+            kind: the form of our lock.
             seconds: 0 counts too: most waits are none.
         """
         if environment in self._declared:

@@ -13,7 +13,6 @@ from reconciler import lint
 from reconciler.manifest import (
     DestructivePolicy,
     DownPolicy,
-    DriftPolicy,
     Embedded,
     EnvironmentReference,
     Manifest,
@@ -189,11 +188,7 @@ def test_production_is_careful() -> None:
     production = manifest("production")
     assert [database.name for database in production.databases] == ["europe", "america"]
     policy, rollout = production.policy, production.rollout
-    assert (policy.down, policy.destructive, policy.on_drift) == (
-        DownPolicy.DENY,
-        DestructivePolicy.DENY,
-        DriftPolicy.BLOCK,
-    )
+    assert (policy.down, policy.destructive) == (DownPolicy.DENY, DestructivePolicy.DENY)
     assert (rollout.max_parallel, rollout.on_failure) == (1, OnFailure.STOP)
 
 

@@ -61,6 +61,19 @@ def test_every_metric_is_listed_and_every_listed_one_exists() -> None:
     assert set(re.findall(r"^\| `(reconciler_\w+)` \|", README, re.MULTILINE)) == exported_metrics()
 
 
+def test_the_reasons_that_a_failure_is_counted_under_are_listed() -> None:
+    table = README.partition("| `reason` | stands for |")[2].partition("\n\n")[0]
+    listed = {
+        label: set(re.findall(r"`(\w+)`", reasons))
+        for label, reasons in re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    }
+    counted: dict[str, set[str]] = {}
+    for reason in Reason:
+        if reason.metric_label:
+            counted.setdefault(reason.metric_label, set()).add(reason.value)
+    assert listed == counted
+
+
 def test_the_manifest_is_one_and_shows_the_defaults() -> None:
     (text,) = blocks("yaml")
     manifest = read_manifest("manifests/production.yaml", text.encode())
