@@ -227,7 +227,14 @@ def test_a_table_lock_of_somebody_else_is_waited_for(git_repository: Repository,
     with Daemon(git_repository) as daemon:
         with held(fresh_database, "busy"):
             daemon.wait_for("dev", lambda status: status["running"] is not None)
-            wait_until(lambda: attempts(fresh_database, 1) > 1, "it gives up and tries again")
+            tried: set[tuple[object, ...]] = set()
+            waiting = "SELECT xact_start FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+            def tried_again() -> bool:
+                tried.update(rows(fresh_database, waiting))
+                return len(tried) > 1
+
+            wait_until(tried_again, "it gives up and tries again")
         daemon.wait_ready("dev", 1)
 
 
