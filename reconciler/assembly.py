@@ -314,6 +314,7 @@ def declaration(environment: Environment, target: DatabaseTarget, repository: st
         policy_digest=manifest.policy_digest,
         claim=Claim(environment.name, target.name, repository),
         suspended=manifest.suspend,
+        history_schema=target.history_schema,
     )
 
 

@@ -77,6 +77,6 @@ async def _read(repository: RepositoryOptions, selection: SelectionOptions) -> J
         if scope.revision is not None:
             git = scope.workspace.source
             source = source_as_dict(
-                SourceStatus(repository=git.repository, branch=git.branch, revision=scope.revision)
+                SourceStatus(repository=git.place, branch=git.branch, revision=scope.revision)
             )
     return {"source": source, "environments": [environment_as_dict(each) for each in environments]}

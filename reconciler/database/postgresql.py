@@ -25,6 +25,7 @@ from reconciler.model import (
     StoredDown,
     Writer,
 )
+from reconciler.planner import claimed_by_other, foreign_history
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -206,30 +207,12 @@ class PostgresDatabase:
             return int(rows[0][0])
         seen = await self._read_with(session)
         if seen.claim is not None and seen.claim != claim:
-            raise ProblemError(claimed_by_other(seen))
+            raise ProblemError(claimed_by_other(seen.claim, claim, self._schema))
         raise ProblemError(_lock_held(seen.holder or LockHolder("the holder of a lease", "lease", None), 0.0))
 
 
 _BOOKKEEPING_PATIENCE = 5.0
 """Seconds to wait for the lock in order to write one event."""
-
-
-def foreign_history(found: str) -> Problem:
-    """The problem of a table of another tool that has our table's name."""
-    return Problem(
-        reason=Reason.FOREIGN_HISTORY,
-        message=f"the history table of another tool is in the way: {found}; it was left untouched",
-        remedy="set `history_schema` to a schema of its own and take the other table off the search path of this role, or rename that table",
-    )
-
-
-def claimed_by_other(seen: Observation) -> Problem:
-    """The problem of a database that another environment or repository has claimed."""
-    return Problem(
-        reason=Reason.CLAIMED_BY_OTHER,
-        message=f"the database belongs to {seen.claim}",
-        remedy="point this environment's DSN at its own database, or name the owning environment with --environment",
-    )
 
 
 def _lock_held(holder: LockHolder, waited: float) -> Problem:

@@ -25,7 +25,6 @@ from reconciler.model import (
 from reconciler.model.value import value
 from reconciler.operations.declaration import Declaration, plan_for
 
-
 _LONG_RUN = 20
 """Steps of a plan from which on commits need not wait one by one."""
 

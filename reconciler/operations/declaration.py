@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -11,7 +12,7 @@ from reconciler.catalog import Catalog
 from reconciler.manifest import Policy, Timeouts
 from reconciler.model import Claim, Observation, Plan, Reason, StoredDown
 from reconciler.model.value import value
-from reconciler.planner import PlanRequest, plan, stored_downs_needed
+from reconciler.planner import PlanRequest, is_heavy, plan, stored_downs_needed
 
 LOCK_TIMEOUT_REST = timedelta(minutes=30)
 """After a plan stalled on a table's lock it is tried again by itself when this has passed."""
@@ -29,6 +30,7 @@ class Declaration:
         policy_digest: see `reconciler.manifest.Manifest.policy_digest`.
         claim: whom it is to belong to; None for a one-off command that has only a DSN.
         suspended: nothing may run.
+        history_schema: where our tables live.
         retry: an earlier failure does not stand against running, as when a person asks.
     """
 
@@ -39,6 +41,7 @@ class Declaration:
     policy_digest: str
     claim: Claim | None
     suspended: bool = False
+    history_schema: str = ""
     retry: bool = False
 
 
@@ -100,11 +103,14 @@ async def plan_for(database: Readable, declaration: Declaration, now: datetime) 
             stored_downs=stored_downs,
             retry=declaration.retry or rested,
             suspended=declaration.suspended,
+            history_schema=declaration.history_schema,
         )
 
     needed = stored_downs_needed(request({}))
     stored = await database.stored_downs(needed) if needed else {}
-    planned = plan(request(stored))
+    complete = request(stored)
+    # taking megabytes of SQL apart takes seconds, and other databases wait for this thread
+    planned = await asyncio.to_thread(plan, complete) if is_heavy(complete) else plan(complete)
     if not needed:
         _latest[database] = _Planned(observation, declaration, rested, planned)
     return observation, planned

@@ -29,14 +29,23 @@ def no_access(request: PlanRequest) -> Problem | None:
             remedy="remove `suspend: true` from its manifest to resume",
         )
     if observation.foreign_history is not None:
-        return Problem(
-            reason=Reason.FOREIGN_HISTORY,
-            message=f"another tool keeps its history where ours belongs: {observation.foreign_history}",
-            remedy=_clear_of(observation.foreign_history),
-        )
+        return foreign_history(observation.foreign_history)
     if observation.claim is not None and observation.claim != request.claim:
-        return _claimed(request)
+        return claimed_by_other(observation.claim, request.claim, request.history_schema)
     return None
+
+
+def foreign_history(found: str) -> Problem:
+    """The refusal to work beside the table of another tool that has our table's name.
+
+    Args:
+        found: the table, as `Observation.foreign_history` describes it.
+    """
+    return Problem(
+        reason=Reason.FOREIGN_HISTORY,
+        message=f"another tool keeps its history where ours belongs: {found}",
+        remedy=_clear_of(found),
+    )
 
 
 def _clear_of(found: str) -> str:
@@ -71,9 +80,14 @@ def _difference(theirs: Claim, mine: Claim) -> str:
     return "was the database renamed in the manifest, or do two entries name the same one?"
 
 
-def _claimed(request: PlanRequest) -> Problem:
-    theirs, mine = request.observation.claim, request.claim
-    assert theirs is not None
+def claimed_by_other(theirs: Claim, mine: Claim | None, history_schema: str) -> Problem:
+    """The refusal to touch a database that belongs to `theirs`.
+
+    Args:
+        theirs: whom it belongs to.
+        mine: for whom it was to be changed; None when only a DSN was given.
+        history_schema: where our tables live, empty when not known.
+    """
     if mine is None:
         return Problem(
             reason=Reason.CLAIMED_BY_OTHER,
@@ -85,7 +99,7 @@ def _claimed(request: PlanRequest) -> Problem:
         message=f"the database belongs to {theirs}, and not to {mine}",
         remedy=(
             f"{_difference(theirs, mine)}. Let only one manifest name this database; if it was handed over to this one, "
-            f"remove it from the other and then run `UPDATE {_lock_table(request.history_schema)} SET environment = NULL, "
+            f"remove it from the other and then run `UPDATE {_lock_table(history_schema)} SET environment = NULL, "
             "database_name = NULL, repository = NULL` in the database"
         ),
     )

@@ -33,7 +33,6 @@ def _lines(status: DaemonStatus) -> Iterator[str]:
     if not status.ready:
         yield f"<p>Not ready: {escape(status.not_ready_because or 'starting')}</p>"
     problems = [
-        source.problem,
         *status.problems,
         *(environment.problem for environment in status.environments),
     ]
