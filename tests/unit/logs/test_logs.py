@@ -205,8 +205,8 @@ def test_verbosity(verbosity: int, shown: list[str]) -> None:
     log.debug("own debug")
     log.info("own info")
     log.warning("own warning")
-    logging.getLogger("git.cmd").debug("library debug")
-    logging.getLogger("uvicorn.error").warning("library warning")
+    logging.getLogger("some.library").debug("library debug")
+    logging.getLogger("some.library").warning("library warning")
     assert [line["event"] for line in lines(stream)] == shown
 
 
