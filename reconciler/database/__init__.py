@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from reconciler.database.session import ConnectionSettings, engine_unsupported
+from reconciler.database.connecting import ConnectionSettings, engine_unsupported
 from reconciler.model import Database
 
 __all__ = ["ConnectionSettings", "engine_unsupported", "open_database"]

@@ -27,9 +27,9 @@ _BY_CLASS = {"08": Reason.CONNECTION_FAILED, "53": Reason.RESOURCE_EXHAUSTED, "5
 _REMEDIES = {
     Reason.LOCK_TIMEOUT: "end the transaction that holds the table, or raise `lock_timeout` for this migration",
     Reason.SERIALIZATION_FAILURE: "it is tried again by itself",
-    Reason.DEADLOCK: "it is tried again by itself; look for other work on the same tables when it happens often",
+    Reason.DEADLOCK: "look for other work on the same tables when it happens often; it is tried again by itself",
     Reason.READ_ONLY: "point the DSN at the primary, or wait for the failover to end",
-    Reason.CONNECTION_FAILED: "it is tried again by itself; check that the server runs and can be reached",
+    Reason.CONNECTION_FAILED: "check that the server runs and can be reached; it is tried again by itself",
     Reason.RESOURCE_EXHAUSTED: "free what the message names (disk, memory, connections); it is tried again by itself",
     Reason.PERMISSION_DENIED: "grant the privilege that the message names, or connect as another role",
 }

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 
+from reconciler.database.connecting import ConnectionSettings
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
-from reconciler.database.session import ConnectionSettings, Session
+from reconciler.database.session import Session
 from reconciler.database.writer import HeldLock
 from reconciler.model import (
     Actor,

@@ -5,41 +5,24 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from reconciler.database.failures import is_error, refused, remedy_of, translate
+from reconciler.database.connecting import ConnectionSettings, connect, engine_unsupported
+from reconciler.database.failures import is_error, refused, translate
 from reconciler.database.queries import Queries
-from reconciler.model import Problem, ProblemError, Reason
-from reconciler.model.value import value
-from reconciler.redaction import Secret, redact
+from reconciler.model import ProblemError
 
 if TYPE_CHECKING:
     import psycopg
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
-_CONNECTION_DEFAULTS = {
-    "application_name": "reconciler",
-    "client_encoding": "UTF8",
-    "target_session_attrs": "read-write",
-    # a migration may keep a connection silent for hours: notice within a minute or so when the other end is gone
-    "tcp_user_timeout": "60000",
-    "keepalives": "1",
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-}
-"""A DSN may say otherwise for each but the encoding."""
-
 BOOKKEEPING_LIMITS = ("SET LOCAL lock_timeout = 10000", "SET LOCAL statement_timeout = 60000")
 """What is written down is written fast, or somebody holds our tables: give up then, and with it the migration's own locks."""
 _SHORT = 128
 """Characters of the longest text whose literal is remembered."""
-_AMBIGUOUS = re.compile(r"[a-z]+://(?:[^/?]*@[^/?]*@|[^/?@]*/[^?]*@|[^/?]*@[^/?]*/[^?]*@)", re.IGNORECASE)
-"""A URI whose password holds an `@` or `/` that is not percent-encoded."""
 _OWN_SCOPE = (
     # operators and functions of other people's schemas must not run in our statements, and no row be hidden from us
     "SET LOCAL search_path = pg_catalog",
@@ -47,31 +30,6 @@ _OWN_SCOPE = (
 )
 _CANCEL_PATIENCE = 5.0
 """Seconds the server has to answer a cancel request before the connection is given up."""
-
-_READ_ONLY_SERVER = (
-    "session is read-only",
-    "server is in hot standby mode",
-    "server is not in hot standby mode",
-)
-
-
-@value(kw_only=True)
-class ConnectionSettings:
-    """How to reach one database and who to be there.
-
-    Args:
-        dsn: a libpq URI or key=value string.
-        connect_timeout: seconds.
-        role: `SET ROLE` to this, or None.
-        history_schema: where our tables live.
-        root_certificate: path of a PEM file to trust, or None for the DSN's own choice.
-    """
-
-    dsn: Secret
-    connect_timeout: float = 30.0
-    role: str | None = None
-    history_schema: str = "public"
-    root_certificate: str | None = None
 
 
 class Session:
@@ -96,37 +54,9 @@ class Session:
         Raises:
             ProblemError: `ConnectionFailed` or `ReadOnly`, naming host and user and never the DSN.
         """
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
         from psycopg.pq import Escaping
 
-        dsn = settings.dsn.reveal()
-        try:
-            parameters = conninfo_to_dict(dsn)
-        except psycopg.Error:
-            # the driver's message quotes the text it could not read, which may be the password
-            raise _unreadable("is not a connection string that libpq can read") from None
-        if not re.fullmatch(r"[\d, ]*", str(parameters.get("port") or "")):
-            raise _unreadable("names a port that is no number")
-        if _AMBIGUOUS.match(dsn):
-            # libpq would take a part of the password for the host, and say so in its messages
-            raise _unreadable("has a second `@`, or one behind a `/`")
-        parameters = {**_CONNECTION_DEFAULTS, **parameters, "client_encoding": "UTF8"}
-        parameters.setdefault("connect_timeout", str(max(1, round(settings.connect_timeout))))
-        if settings.root_certificate:
-            parameters.setdefault("sslrootcert", settings.root_certificate)
-            parameters.setdefault("sslmode", "verify-full")
-        password = parameters.get("password")
-        if isinstance(password, str):
-            redact.add(password)
-        try:
-            connection = await psycopg.AsyncConnection.connect(
-                make_conninfo(**{key: str(value) for key, value in parameters.items() if value is not None}),
-                autocommit=True,
-                prepare_threshold=None,
-            )
-        except (psycopg.Error, UnicodeError) as error:
-            raise _connection_problem(error, parameters) from None
+        connection = await connect(settings)
         escaping = Escaping(connection.pgconn)
         representable = _representable(connection.info.parameter_status("server_encoding") or "UTF8")
 
@@ -376,48 +306,3 @@ def _representable(server_encoding: str) -> Callable[[str], str]:
         )
 
     return convert
-
-
-def _unreadable(why: str) -> ProblemError:
-    return ProblemError(
-        Problem(
-            reason=Reason.CONNECTION_FAILED,
-            message=f"the DSN {why}",
-            remedy="percent-encode `@`, `:` and `/` in the password of a URI, or write key=value pairs, "
-            "host=db.example.com dbname=orders say",
-        )
-    )
-
-
-def engine_unsupported(what: str) -> Problem:
-    """The problem of a database server that this version cannot work with."""
-    return Problem(
-        reason=Reason.ENGINE_UNSUPPORTED,
-        message=f"{what}, which this version of reconciler does not work with yet",
-        remedy="use a PostgreSQL database, 13 or newer, and connect to it directly",
-    )
-
-
-def _connection_problem(error: Exception, parameters: dict[str, Any]) -> ProblemError:
-    text = redact(str(error).strip())
-    where = f"{parameters.get('host') or parameters.get('hostaddr') or 'the local socket'}"
-    who = parameters.get("user") or "the login name"
-    reason = Reason.READ_ONLY if any(sign in text for sign in _READ_ONLY_SERVER) else Reason.CONNECTION_FAILED
-    if "password authentication failed" in text or "no password supplied" in text:
-        remedy = f"check the password of {who} in the DSN's source; it is tried again by itself"
-    elif "permission denied for database" in text:
-        reason, remedy = Reason.PERMISSION_DENIED, f"grant CONNECT on the database to {who}"
-    else:
-        remedy = remedy_of(reason)
-    return ProblemError(
-        Problem(
-            reason=reason,
-            message=f"cannot connect to {where} as {who}: {_one_line(text)}",
-            remedy=remedy,
-            sqlstate=getattr(error, "sqlstate", None) or "",
-        )
-    )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
