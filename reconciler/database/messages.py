@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.database.failures import is_error
@@ -63,8 +63,8 @@ class Answer:
     duration: float = 0.0
 
 
-async def run_message(session: Session, message: StepMessage) -> Answer:
-    """Send a step as one message.
+async def run_message(session: Session, message: StepMessage, meanwhile: Callable[[], None]) -> Answer:
+    """Send a step as one message, and call `meanwhile` while the server works on it.
 
     The server parses a message whole before it runs any of it, runs its statements one by one and stops at the first
     error; each statement that ran gives one result. So the count of results tells which statement failed, also for
@@ -75,7 +75,7 @@ async def run_message(session: Session, message: StepMessage) -> Answer:
     prefix = ";\n".join((*message.started, *message.before)) + ";\n"
     text = prefix + message.script.text + "\n;\n" + ";\n".join((*message.after, message.reset))
     try:
-        results = await session.send(text, many_rows=message.many_rows)
+        results = await session.send(text, many_rows=message.many_rows, meanwhile=meanwhile)
     except ProblemError as error:
         return Answer(committed=False, lost=error.problem.message)
     commits = [index for index, result in enumerate(results) if result.command_status == b"COMMIT"]

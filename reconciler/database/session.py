@@ -197,7 +197,9 @@ class Session:
         if self.in_transaction:
             await self.send("ROLLBACK")
 
-    async def send(self, message: str, *, many_rows: bool = False) -> Sequence[PGresult]:
+    async def send(
+        self, message: str, *, many_rows: bool = False, meanwhile: Callable[[], None] | None = None
+    ) -> Sequence[PGresult]:
         """Send one message and return the results at libpq level, the one of an error included.
 
         When the task is cancelled meanwhile, the server is asked to cancel the statement and its answer is still waited
@@ -208,12 +210,22 @@ class Session:
             message: SQL.
             many_rows: it may return rows beyond what memory should hold: they are thrown away as they come. Of a statement
                 that returns one row, that row is kept.
+            meanwhile: called once the message is on its way, to do what can be done while the server works.
 
         Raises:
             ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
         work = asyncio.ensure_future(self._exchange(message, many_rows))
         try:
+            if meanwhile is not None:
+                # one turn of the loop is what it takes to send
+                await asyncio.sleep(0)
+                try:
+                    meanwhile()
+                except Exception:
+                    # what was sent must be answered before the session can be used again
+                    await asyncio.shield(work)
+                    raise
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             self.interrupted = True

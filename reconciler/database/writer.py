@@ -8,11 +8,11 @@ import re
 import uuid
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler import __version__
 from reconciler.database.failures import mask_literals
-from reconciler.database.messages import Answer, StepMessage, run_message
+from reconciler.database.messages import StepMessage, run_message
 from reconciler.database.outcome import failure_of, interrupted, is_lock_timeout, lock_lost
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_stored_downs
@@ -39,6 +39,20 @@ _LOCK_PAUSE = 0.5
 """Seconds: the longest first pause between those attempts; it doubles up to eight times as much."""
 
 
+class _Records(NamedTuple):
+    """What is written of one attempt at a transactional step, as SQL.
+
+    `started` is the journal's event before it; `succeeded` the rows of its own transaction, the last of which returns the
+    milliseconds it took.
+    """
+
+    step: Step
+    attempt_id: str
+    started: str
+    succeeded: tuple[str, ...]
+    many_rows: bool
+
+
 class HeldLock:
     """Writes to a database whose lock this process holds on this very session."""
 
@@ -49,6 +63,7 @@ class HeldLock:
         self._owner = str(owner)
         self._fence = fence
         self._unflushed = False
+        self._prepared: _Records | None = None
 
     async def observe(self) -> Observation:
         """Read the database again, now that nobody else writes."""
@@ -80,7 +95,7 @@ class HeldLock:
             await self._write(doing="waiting for the server's log")
             self._unflushed = False
 
-    async def run(self, step: Step, *, durable: bool) -> StepResult:
+    async def run(self, step: Step, *, durable: bool, following: Step | None = None) -> StepResult:
         """Run one step and record it; see `reconciler.model.Writer.run`."""
         if not step.transactional:
             from reconciler.database.statements import run_statements
@@ -88,10 +103,12 @@ class HeldLock:
             return await run_statements(self, step)
         pause = _LOCK_PAUSE
         started = monotonic()
-        attempt_id = str(uuid.uuid4())
+        records = self._records_of(step)
+        attempt_id = records.attempt_id
         begun = False
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
-            answer = await self._attempt(step, attempt_id, durable=durable, begun=begun)
+            message = self._message(step, records, durable=durable, begun=begun)
+            answer = await run_message(self._session, message, meanwhile=lambda: self._prepare(following))
             begun = begun or answer.started
             if self._session.interrupted:
                 if not answer.committed:
@@ -112,17 +129,42 @@ class HeldLock:
         await self.record_failure(step, problem, attempt_id, elapsed=monotonic() - started, begun=begun)
         raise ProblemError(problem)
 
-    async def _attempt(self, step: Step, attempt_id: str, *, durable: bool, begun: bool) -> Answer:
-        """Send the whole step as one message and see how far it came."""
+    def _prepare(self, step: Step | None) -> None:
+        """Write down what will be recorded of a step, while the server still works on the one before it."""
+        if (
+            step is not None
+            and step.transactional
+            and (self._prepared is None or self._prepared.step is not step)
+        ):
+            self._prepared = self._records_of(step)
+
+    def _records_of(self, step: Step) -> _Records:
+        """What history and journal will say of an attempt at `step`."""
+        if self._prepared is not None and self._prepared.step is step:
+            records, self._prepared = self._prepared, None
+            return records
         queries = self._session.queries
+        attempt_id = str(uuid.uuid4())
         facts = self.facts(step, attempt_id)
-        # the journal's word that we began must outlive the transaction it announces; it need not be waited for
-        started = (
-            "BEGIN",
-            "SET LOCAL synchronous_commit = off",
-            queries("insert_started", **facts),
-            "COMMIT",
+        if step.direction is Direction.UP:
+            history = [
+                queries("forget_failed_row", version=step.version),
+                queries("insert_applied", **self.row(step)),
+            ]
+        else:
+            history = [queries("delete_applied", version=step.version)]
+        return _Records(
+            step=step,
+            attempt_id=attempt_id,
+            started=queries("insert_started", **facts),
+            succeeded=(*history, queries("insert_succeeded", **facts)),
+            many_rows=_may_return_rows(step.script.text),
         )
+
+    def _message(self, step: Step, records: _Records, *, durable: bool, begun: bool) -> StepMessage:
+        """The whole step as one message."""
+        # the journal's word that we began must outlive the transaction it announces; it need not be waited for
+        started = ("BEGIN", "SET LOCAL synchronous_commit = off", records.started, "COMMIT")
         before = [
             "BEGIN",
             f"SET LOCAL lock_timeout = {_milliseconds(step.lock_timeout)}",
@@ -130,7 +172,7 @@ class HeldLock:
         ]
         if not durable:
             before.append("SET LOCAL synchronous_commit = off")
-        after = [
+        after = (
             # deferred constraints and triggers must still see the search path of the script
             "SET CONSTRAINTS ALL IMMEDIATE",
             *BOOKKEEPING_LIMITS,
@@ -139,25 +181,19 @@ class HeldLock:
             self._session.local_role,
             "SET LOCAL search_path = pg_catalog",
             "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
-        ]
-        if step.direction is Direction.UP:
-            after.append(queries("forget_failed_row", version=step.version))
-            after.append(queries("insert_applied", **self.row(step)))
-        else:
-            after.append(queries("delete_applied", version=step.version))
-        after.append(queries("insert_succeeded", **facts))
-        after.append(queries("fence", owner=self._owner, fence=self._fence))
-        after.append("COMMIT")
-        message = StepMessage(
+            *records.succeeded,
+            self._session.queries("fence", owner=self._owner, fence=self._fence),
+            "COMMIT",
+        )
+        return StepMessage(
             started=() if begun else started,
             before=before,
             script=step.script,
             count=len(step.statements),
             after=after,
             reset=self._session.reset_message,
-            many_rows=_may_return_rows(step.script.text),
+            many_rows=records.many_rows,
         )
-        return await run_message(self._session, message)
 
     async def record_failure(
         self, step: Step, problem: Problem, attempt_id: str, *, elapsed: float, begun: bool

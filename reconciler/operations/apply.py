@@ -196,7 +196,9 @@ async def _run(writer: Writer, plan: Plan, progress: _Progress, superseded: Call
                 return True
             progress.listener.started(step)
             try:
-                result = await writer.run(step, durable=not _may_lag(plan.steps, index))
+                following = plan.steps[index + 1] if index + 1 < len(plan.steps) else None
+                durable = not _may_lag(plan.steps, index)
+                result = await writer.run(step, durable=durable, following=following)
             except ProblemError as error:
                 progress.listener.failed(step, error.problem)
                 raise

@@ -45,9 +45,9 @@ class WaitingWriter:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
 
-    async def run(self, step: Any, *, durable: bool) -> Any:
+    async def run(self, step: Any, *, durable: bool, following: Any = None) -> Any:
         """Run a step, and wait for the log whatever was asked."""
-        return await self._writer.run(step, durable=True)
+        return await self._writer.run(step, durable=True, following=following)
 
 
 async def main() -> None:
