@@ -34,6 +34,9 @@ _REMEDIES = {
     Reason.PERMISSION_DENIED: "grant the privilege that the message names, or connect as another role",
 }
 
+OUR_TABLES_LOCKED = "end the session that holds a lock on schema_migrations or the tables beside it; it is tried again by itself"
+"""The remedy when somebody keeps schema_migrations or its companions locked."""
+
 _KEY_VALUES = re.compile(r"(\)=\()(?:[^()]|\([^()]*\))*(\))")
 _QUOTED_VALUE = re.compile(r': ".*"', re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
@@ -125,7 +128,7 @@ def _own_failure(sqlstate: str, message: str, doing: str) -> ProblemError:
     elif sqlstate in ("55P03", "57014"):
         # our own limits: somebody keeps our tables locked
         reason = Reason.LOCK_HELD
-        remedy = "end the session that holds a lock on schema_migrations or the tables beside it; it is tried again by itself"
+        remedy = OUR_TABLES_LOCKED
     elif sqlstate:
         reason = reason_of(sqlstate, Reason.INTERNAL_ERROR)
     else:

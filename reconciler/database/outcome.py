@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.database.failures import detail_and_hint, primary_message, reason_of, remedy_of, sqlstate_of
+from reconciler.database.failures import (
+    OUR_TABLES_LOCKED,
+    detail_and_hint,
+    primary_message,
+    reason_of,
+    remedy_of,
+    sqlstate_of,
+)
 from reconciler.database.messages import Answer
 from reconciler.model import Direction, Place, Problem, Reason, Step
 from reconciler.redaction import redact
@@ -52,9 +59,12 @@ def failure_of(answer: Answer, step: Step) -> Problem:
             answer.error, step, _script_reason(sqlstate, step), f"{what}: {message}", _fix(step)
         )
     if sqlstate in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):
-        remedy = "end the session that holds a lock on schema_migrations or the tables beside it; it is tried again by itself"
         return _of_the_whole(
-            answer.error, step, Reason.LOCK_HELD, f"somebody keeps our own tables locked: {message}", remedy
+            answer.error,
+            step,
+            Reason.LOCK_HELD,
+            f"somebody keeps our own tables locked: {message}",
+            OUR_TABLES_LOCKED,
         )
     if sqlstate == _INSUFFICIENT_PRIVILEGE:
         reason, remedy = Reason.PERMISSION_DENIED, remedy_of(Reason.PERMISSION_DENIED)

@@ -192,6 +192,14 @@ class Session:
         if is_error(results[-1]):
             raise refused(results[-1], doing)
 
+    async def roll_back(self) -> None:
+        """Undo the transaction that is open, if one is, and whatever a migration did to the session.
+
+        Raises:
+            ProblemError: the connection broke.
+        """
+        await self.command("ROLLBACK;" + self.reset_message, doing="rolling back")
+
     async def _end_failed_transaction(self) -> None:
         """A message that failed behind its own BEGIN must not leave the session unable to answer anything else."""
         if self.in_transaction:

@@ -207,7 +207,7 @@ async def _record_failure(
     milliseconds = round((monotonic() - started) * 1000)
     untouched = step.direction is Direction.DOWN and done == 0
     try:
-        await session.command("ROLLBACK;" + session.reset_message, doing="rolling back")
+        await session.roll_back()
         await writer.write(
             session.queries(
                 "forget_down" if untouched else "fail_steps",

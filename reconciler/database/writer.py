@@ -87,12 +87,12 @@ class HeldLock:
             )
             event = self.empty_event("repair", version=pin.version, name=pin.migration.name, outcome="pinned")
             blocks.append(self._session.queries("insert_event", **event))
-        await self._write(*blocks, doing="completing the rows of the earlier tool")
+        await self.write(*blocks, doing="completing the rows of the earlier tool")
 
     async def flush(self) -> None:
         """Make every step run so far durable: a commit that waits for the log waits for all before it."""
         if self._unflushed:
-            await self._write(doing="waiting for the server's log")
+            await self.write(doing="waiting for the server's log")
             self._unflushed = False
 
     async def run(self, step: Step, *, durable: bool, following: Step | None = None) -> StepResult:
@@ -122,7 +122,7 @@ class HeldLock:
                 return StepResult(duration=answer.duration, durable=durable)
             if not (is_lock_timeout(answer) and attempt < _LOCK_ATTEMPTS):
                 break
-            await self._session.command("ROLLBACK;" + self._session.reset_message, doing="rolling back")
+            await self._session.roll_back()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))
             pause = min(pause * 2, _LOCK_PAUSE * 8)
         problem = failure_of(answer, step)
@@ -226,8 +226,8 @@ class HeldLock:
             )
         blocks.append(queries("insert_event", **self.failed_event(step, problem, attempt_id, milliseconds)))
         try:
-            await self._session.command("ROLLBACK;" + self._session.reset_message, doing="rolling back")
-            await self._write(*blocks, doing="recording the failure")
+            await self._session.roll_back()
+            await self.write(*blocks, doing="recording the failure")
         except ProblemError as error:
             # the failure itself matters more than that it could not be written down
             raise ProblemError(problem) from error
@@ -260,9 +260,6 @@ class HeldLock:
         Raises:
             ProblemError: `LockLost` when the lock is no longer ours; nothing of it is in force then.
         """
-        return await self._write(*blocks, doing=doing)
-
-    async def _write(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
         fence = self._session.queries(
             "strict_fence",
             owner=self._owner,
@@ -346,9 +343,7 @@ class HeldLock:
                 "line": problem.place.line if problem.place else None,
                 "column_number": problem.place.column if problem.place else None,
             }
-        await self._write(
-            self._session.queries("insert_event", **known), doing=f"recording the {event} event"
-        )
+        await self.write(self._session.queries("insert_event", **known), doing=f"recording the {event} event")
 
     async def release(self) -> None:
         """Give the lock back. A broken session has already lost it."""
@@ -357,7 +352,7 @@ class HeldLock:
         queries = self._session.queries
         try:
             if self._session.in_transaction:
-                await self._session.command("ROLLBACK;" + self._session.reset_message, doing="rolling back")
+                await self._session.roll_back()
             await self._session.transact(
                 queries("release_lock_row", owner=self._owner, fence=self._fence),
                 queries("release_advisory_lock"),
