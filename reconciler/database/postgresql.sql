@@ -102,13 +102,14 @@ SELECT version, down_script, path, down_first_line, down_checksum, no_transactio
 FROM {history} WHERE down_script IS NOT NULL AND version IN ({versions})
 
 -- name: read_journal
+-- Within a microsecond, the end of one step stands before the beginning of the next.
 SELECT * FROM (
     SELECT extract(epoch FROM recorded_at)::float8, attempt::text, event, version, direction, outcome, reason, message,
            name, script_source, remedy, path, line, column_number, excerpt, sqlstate, statement_index, execution_time_ms,
            git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version, id
     FROM {journal} WHERE :version IS NULL OR version = :version::bigint
     ORDER BY recorded_at DESC, id DESC LIMIT :limit
-) newest ORDER BY 1, id
+) newest ORDER BY 1, event = 'started', id
 
 -- name: schema_exists
 -- CREATE SCHEMA IF NOT EXISTS asks for the privilege to create one even when there is nothing to create.
@@ -242,20 +243,26 @@ VALUES (:attempt, :event, :version, :name, :direction, :outcome, :script_source,
     :execution_time_ms, :reason, :message, :remedy, :sqlstate, :path, :line, :column_number, :excerpt, :statement_index,
     :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
--- name: insert_started
-INSERT INTO {journal} (attempt, event, version, name, direction, script_source, script_digest, policy_digest,
-    git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
-VALUES (:attempt, 'started', :version, :name, :direction, :script_source, :script_digest, :policy_digest,
-    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
-
--- name: insert_succeeded
--- Within the step's own transaction, whose start is the step's start.
+-- name: insert_attempts
+-- One row an event; the first that is returned is that of the first row.
 INSERT INTO {journal} (attempt, event, outcome, version, name, direction, script_source, script_digest, policy_digest, execution_time_ms,
     git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
-VALUES (:attempt, 'finished', 'success', :version, :name, :direction, :script_source, :script_digest, :policy_digest,
+VALUES {rows}
+RETURNING execution_time_ms
+
+-- name: started
+(:attempt, 'started', NULL, :version, :name, :direction, :script_source, :script_digest, :policy_digest, NULL,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
+
+-- name: succeeded
+-- Within the step's own transaction, whose start is the step's start.
+(:attempt, 'finished', 'success', :version, :name, :direction, :script_source, :script_digest, :policy_digest,
     (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::int,
     :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
-RETURNING execution_time_ms
+
+-- name: not_run
+(:attempt, 'finished', 'not_run', :version, :name, :direction, :script_source, :script_digest, :policy_digest, NULL,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
 -- name: newest_refusal
 SELECT reason, message FROM {journal} WHERE event IN ('refused', 'finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1

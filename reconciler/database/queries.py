@@ -71,6 +71,10 @@ class Queries:
             "{versions}", ", ".join(str(int(version)) for version in versions)
         )
 
+    def attempts(self, *rows: str) -> str:
+        """The block `insert_attempts` for these rows of the journal, each made from a block of its own."""
+        return self("insert_attempts").replace("{rows}", ",\n".join(rows))
+
     def _literal(self, value: Literal) -> str:
         if value is None:
             return "NULL"

@@ -216,8 +216,8 @@ class Session:
 
         Args:
             message: SQL.
-            many_rows: it may return rows beyond what memory should hold: they are thrown away as they come. Of a statement
-                that returns one row, that row is kept.
+            many_rows: it may return rows beyond what memory should hold: they are thrown away as they come. Of each
+                statement the first row is kept.
             meanwhile: called once the message is on its way, to do what can be done while the server works.
 
         Raises:
@@ -288,21 +288,19 @@ class Session:
 
 
 def _discarding_rows(pgconn: PGconn) -> PQGen[list[PGresult]]:
-    """Fetch all results of a message, but no rows: of each statement its end, or its row when it returned only one."""
+    """Fetch all results of a message, but no rows: of each statement its end, or its first row when it returned any."""
     from psycopg import generators
     from psycopg.pq import ExecStatus
 
     results: list[PGresult] = []
-    rows = 0
     row: PGresult | None = None
     yield from generators.send(pgconn)
     while (result := (yield from generators.fetch(pgconn))) is not None:
         if result.status == ExecStatus.SINGLE_TUPLE:
-            rows += 1
-            row = result
+            row = row or result
             continue
-        results.append(row if rows == 1 and row is not None and not is_error(result) else result)
-        rows, row = 0, None
+        results.append(row if row is not None and not is_error(result) else result)
+        row = None
     return results
 
 

@@ -122,7 +122,7 @@ async def _record_start(writer: HeldLock, step: Step, attempt_id: str) -> None:
         )
     rows, *_ = await writer.write(
         row,
-        queries("insert_started", **writer.facts(step, attempt_id)),
+        queries.attempts(queries("started", **writer.facts(step, attempt_id))),
         doing=f"recording the start of migration {step.version}",
     )
     if not rows:

@@ -27,6 +27,7 @@ from reconciler.model import (
     Problem,
     ProblemError,
     Reason,
+    RowStatus,
     Step,
     StepResult,
     StoredDown,
@@ -39,17 +40,18 @@ _LOCK_PAUSE = 0.5
 """Seconds: the longest first pause between those attempts; it doubles up to eight times as much."""
 
 
-class _Records(NamedTuple):
-    """What is written of one attempt at a transactional step, as SQL.
+class _Attempt(NamedTuple):
+    """An attempt at a transactional step, and all that is written of it, as SQL.
 
-    `started` is the journal's event before it; `succeeded` the rows of its own transaction, the last of which returns the
-    milliseconds it took.
+    `started` and `succeeded` are rows of the journal, `history` what the step does to the history. `many_rows` says
+    whether its script may send us rows.
     """
 
     step: Step
     attempt_id: str
     started: str
-    succeeded: tuple[str, ...]
+    succeeded: str
+    history: str
     many_rows: bool
 
 
@@ -63,11 +65,17 @@ class HeldLock:
         self._owner = str(owner)
         self._fence = fence
         self._unflushed = False
-        self._prepared: _Records | None = None
+        self._prepared: _Attempt | None = None
+        self._announced: _Attempt | None = None
+        """Its `started` event was committed with the step before it, and it has not been run."""
+        self._in_doubt: set[int] = set()
+        """Versions with a row that says neither applied nor gone."""
 
     async def observe(self) -> Observation:
         """Read the database again, now that nobody else writes."""
-        return await self._reader.observe(self._session)
+        observation = await self._reader.observe(self._session)
+        self._in_doubt = {row.version for row in observation.rows if row.status is not RowStatus.SUCCESS}
+        return observation
 
     async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
         """Return the stored down scripts of `versions`, without those that have none."""
@@ -95,7 +103,7 @@ class HeldLock:
             await self.write(doing="waiting for the server's log")
             self._unflushed = False
 
-    async def run(self, step: Step, *, durable: bool, following: Step | None = None) -> StepResult:
+    async def run(self, step: Step, *, durable: bool, following: Sequence[Step] = ()) -> StepResult:
         """Run one step and record it; see `reconciler.model.Writer.run`."""
         if not step.transactional:
             from reconciler.database.statements import run_statements
@@ -103,68 +111,91 @@ class HeldLock:
             return await run_statements(self, step)
         pause = _LOCK_PAUSE
         started = monotonic()
-        records = self._records_of(step)
-        attempt_id = records.attempt_id
-        begun = False
-        for attempt in range(1, _LOCK_ATTEMPTS + 1):
-            message = self._message(step, records, durable=durable, begun=begun)
-            answer = await run_message(self._session, message, meanwhile=lambda: self._prepare(following))
+        if self._announced is not None and self._announced.step is not step:
+            await self._take_back()
+        begun = self._announced is not None
+        attempt, self._announced = self._announced or self._attempt_at(step), None
+        announced = self._attempt_at(following[0]) if following and following[0].transactional else None
+        for count in range(1, _LOCK_ATTEMPTS + 1):
+            message = self._message(attempt, announced, durable=durable, begun=begun)
+            answer = await run_message(self._session, message, meanwhile=lambda: self._prepare(following[1:2]))
             begun = begun or answer.started
+            if answer.committed:
+                self._announced = announced
             if self._session.interrupted:
                 if not answer.committed:
                     elapsed = monotonic() - started
                     await self.record_failure(
-                        step, interrupted(step), attempt_id, elapsed=elapsed, begun=begun
+                        step, interrupted(step), attempt.attempt_id, elapsed=elapsed, begun=begun
                     )
                 raise asyncio.CancelledError
             if answer.committed:
                 self._unflushed = not durable
                 return StepResult(duration=answer.duration, durable=durable)
-            if not (is_lock_timeout(answer) and attempt < _LOCK_ATTEMPTS):
+            if not (is_lock_timeout(answer) and count < _LOCK_ATTEMPTS):
                 break
             await self._session.roll_back()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))
             pause = min(pause * 2, _LOCK_PAUSE * 8)
         problem = failure_of(answer, step)
-        await self.record_failure(step, problem, attempt_id, elapsed=monotonic() - started, begun=begun)
+        await self.record_failure(
+            step, problem, attempt.attempt_id, elapsed=monotonic() - started, begun=begun
+        )
         raise ProblemError(problem)
 
-    def _prepare(self, step: Step | None) -> None:
-        """Write down what will be recorded of a step, while the server still works on the one before it."""
-        if (
-            step is not None
-            and step.transactional
-            and (self._prepared is None or self._prepared.step is not step)
-        ):
-            self._prepared = self._records_of(step)
-
-    def _records_of(self, step: Step) -> _Records:
-        """What history and journal will say of an attempt at `step`."""
+    def _attempt_at(self, step: Step) -> _Attempt:
+        """A new attempt at `step`."""
         if self._prepared is not None and self._prepared.step is step:
-            records, self._prepared = self._prepared, None
-            return records
+            attempt, self._prepared = self._prepared, None
+            return attempt
         queries = self._session.queries
         attempt_id = str(uuid.uuid4())
         facts = self.facts(step, attempt_id)
-        if step.direction is Direction.UP:
-            history = [
-                queries("forget_failed_row", version=step.version),
-                queries("insert_applied", **self.row(step)),
-            ]
+        if step.direction is Direction.DOWN:
+            history = queries("delete_applied", version=step.version)
         else:
-            history = [queries("delete_applied", version=step.version)]
-        return _Records(
+            history = queries("insert_applied", **self.row(step))
+        return _Attempt(
             step=step,
             attempt_id=attempt_id,
-            started=queries("insert_started", **facts),
-            succeeded=(*history, queries("insert_succeeded", **facts)),
+            started=queries("started", **facts),
+            succeeded=queries("succeeded", **facts),
+            history=history,
             many_rows=_may_return_rows(step.script.text),
         )
 
-    def _message(self, step: Step, records: _Records, *, durable: bool, begun: bool) -> StepMessage:
-        """The whole step as one message."""
-        # the journal's word that we began must outlive the transaction it announces; it need not be waited for
-        started = ("BEGIN", "SET LOCAL synchronous_commit = off", records.started, "COMMIT")
+    def _prepare(self, steps: Sequence[Step]) -> None:
+        """Write down what will be recorded of a step, while the server still works on another."""
+        if steps and steps[0].transactional:
+            self._prepared = self._attempt_at(steps[0])
+
+    async def _take_back(self) -> None:
+        """Close the attempt that was announced and will not be made, since something newer is declared."""
+        if self._announced is not None:
+            (step, attempt_id, *_), self._announced = self._announced, None
+            queries = self._session.queries
+            row = queries("not_run", **self.facts(step, attempt_id))
+            await self.write(queries.attempts(row), doing=f"recording that migration {step.version} was not run")
+
+    def _message(
+        self, attempt: _Attempt, announced: _Attempt | None, *, durable: bool, begun: bool
+    ) -> StepMessage:
+        """The whole step as one message.
+
+        Args:
+            attempt: what is done.
+            announced: what comes next. That it begins is committed with this step: one transaction less for each.
+            durable: the commit waits for the server's log.
+            begun: the journal already says that the attempt began.
+        """
+        queries = self._session.queries
+        step = attempt.step
+        started = (
+            # the journal's word that we began must outlive the transaction it announces; it need not be waited for
+            ("BEGIN", "SET LOCAL synchronous_commit = off", queries.attempts(attempt.started), "COMMIT")
+            if not begun
+            else ()
+        )
         before = [
             "BEGIN",
             f"SET LOCAL lock_timeout = {_milliseconds(step.lock_timeout)}",
@@ -172,6 +203,9 @@ class HeldLock:
         ]
         if not durable:
             before.append("SET LOCAL synchronous_commit = off")
+        history = [attempt.history]
+        if step.version in self._in_doubt and step.direction is Direction.UP:
+            history.insert(0, queries("forget_failed_row", version=step.version))
         after = (
             # deferred constraints and triggers must still see the search path of the script
             "SET CONSTRAINTS ALL IMMEDIATE",
@@ -181,18 +215,19 @@ class HeldLock:
             self._session.local_role,
             "SET LOCAL search_path = pg_catalog",
             "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
-            *records.succeeded,
-            self._session.queries("fence", owner=self._owner, fence=self._fence),
+            *history,
+            queries.attempts(attempt.succeeded, *([announced.started] if announced else ())),
+            queries("fence", owner=self._owner, fence=self._fence),
             "COMMIT",
         )
         return StepMessage(
-            started=() if begun else started,
+            started=started,
             before=before,
             script=step.script,
             count=len(step.statements),
             after=after,
             reset=self._session.reset_message,
-            many_rows=records.many_rows,
+            many_rows=attempt.many_rows,
         )
 
     async def record_failure(
@@ -213,9 +248,10 @@ class HeldLock:
         milliseconds = round(elapsed * 1000)
         blocks = []
         if not begun:
-            blocks.append(queries("insert_started", **self.facts(step, attempt_id)))
+            blocks.append(queries.attempts(queries("started", **self.facts(step, attempt_id))))
         if step.direction is Direction.UP and problem.reason.error_class is ErrorClass.PERMANENT:
             row = self.row(step)
+            self._in_doubt.add(step.version)
             blocks.append(
                 queries(
                     "record_failed_up",
@@ -353,6 +389,7 @@ class HeldLock:
         try:
             if self._session.in_transaction:
                 await self._session.roll_back()
+            await self._take_back()
             await self._session.transact(
                 queries("release_lock_row", owner=self._owner, fence=self._fence),
                 queries("release_advisory_lock"),

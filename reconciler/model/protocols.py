@@ -79,13 +79,14 @@ class Writer(Protocol):
         """Complete the rows of the earlier tool with digests and down scripts."""
         ...
 
-    async def run(self, step: Step, *, durable: bool, following: Step | None = None) -> StepResult:
+    async def run(self, step: Step, *, durable: bool, following: Sequence[Step] = ()) -> StepResult:
         """Run one step and record it.
 
         Args:
             step: what to run.
             durable: wait for the server's log at commit. Passing False is safe for a step that a later durable one follows.
-            following: the step that will run next if all goes well; it may be prepared while the server works.
+            following: the next two steps that will run if all goes well. That the first of them begins is recorded with this
+                one; the second may be prepared while the server works.
 
         Raises:
             ProblemError: the step failed or its outcome is not known; it is recorded in history and journal as far as

@@ -196,7 +196,7 @@ async def _run(writer: Writer, plan: Plan, progress: _Progress, superseded: Call
                 return True
             progress.listener.started(step)
             try:
-                following = plan.steps[index + 1] if index + 1 < len(plan.steps) else None
+                following = plan.steps[index + 1 : index + 3]
                 durable = not _may_lag(plan.steps, index)
                 result = await writer.run(step, durable=durable, following=following)
             except ProblemError as error:

@@ -46,6 +46,10 @@ async def test_up_and_down_reach_the_target_and_leave_a_history(any_database: st
         ("finished", 2, "down", "success"),
     ]
     assert all(event.details["git_revision"] == "a" * 40 for event in events)
+    assert [event.event for event in events] == ["started", "finished"] * 5
+    assert len({event.attempt for event in events}) == 5
+    for started, finished in zip(events[::2], events[1::2], strict=True):
+        assert (started.attempt, started.version) == (finished.attempt, finished.version)
     await database.close()
 
 
@@ -250,6 +254,33 @@ async def test_it_stops_at_a_step_boundary_when_something_newer_is_declared(fres
     assert outcome.superseded
     assert begun == finished == [1, 2]
     assert tables(fresh_database) == {"t1", "t2"}
+    events = [(event.event, event.version, event.outcome) for event in await database.journal()]
+    assert events == [
+        ("started", 1, None),
+        ("finished", 1, "success"),
+        ("started", 2, None),
+        ("finished", 2, "success"),
+        ("started", 3, None),
+        ("finished", 3, "not_run"),
+    ]
+    await bring(database, declare(files, 3))
+    assert [event.outcome for event in await database.journal()][-2:] == [None, "success"]
+    await database.close()
+
+
+async def test_what_was_announced_with_a_step_that_rolled_back_is_not_in_the_journal(fresh_database: str) -> None:
+    database = database_at(fresh_database)
+    files = {"1_a.sql": table("a"), "2_b.sql": migration("SELECT 1/0;"), "3_c.sql": table("c")}
+    await bring(database, declare(files, 3))
+    events = [(event.event, event.version, event.outcome) for event in await database.journal()]
+    assert events == [
+        ("started", 1, None),
+        ("finished", 1, "success"),
+        ("started", 2, None),
+        ("finished", 2, "failed"),
+    ]
+    await bring(database, declare({**files, "2_b.sql": table("b")}, 3))
+    assert [row.version for row in await database.applied()] == [1, 2, 3]
     await database.close()
 
 
