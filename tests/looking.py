@@ -30,10 +30,11 @@ def applied(dsn: str) -> list[int]:
 
 
 def attempts(dsn: str, version: int) -> int:
-    """How many attempts at `version` the journal knows."""
+    """How many attempts at `version` the journal knows, without those that were announced and never made."""
     found = rows(
         dsn,
-        "SELECT count(*) FROM public.schema_migrations_journal WHERE event = 'started' AND version = %s",
+        "SELECT count(*) FILTER (WHERE event = 'started') - count(*) FILTER (WHERE outcome = 'not_run') "
+        "FROM public.schema_migrations_journal WHERE version = %s",
         version,
     )
     return int(found[0][0])

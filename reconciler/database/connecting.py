@@ -67,9 +67,12 @@ async def connect(settings: ConnectionSettings) -> psycopg.AsyncConnection[Any]:
         ProblemError: `ConnectionFailed`, `PermissionDenied` or `ReadOnly`, naming host and user and never the DSN.
     """
     import psycopg
-    from psycopg.conninfo import make_conninfo
 
-    parameters = {**_CONNECTION_DEFAULTS, **_parse(settings.dsn), "client_encoding": "UTF8"}
+    parameters: dict[str, Any] = {
+        **_CONNECTION_DEFAULTS,
+        **{key: str(given) for key, given in _parse(settings.dsn).items() if given is not None},
+        "client_encoding": "UTF8",
+    }
     timeout = max(1, round(settings.connect_timeout)) if settings.connect_timeout else 0
     parameters.setdefault("connect_timeout", str(timeout))
     if settings.root_certificate:
@@ -80,9 +83,9 @@ async def connect(settings: ConnectionSettings) -> psycopg.AsyncConnection[Any]:
         redact.add(password)
     try:
         return await psycopg.AsyncConnection.connect(
-            make_conninfo(**{key: str(given) for key, given in parameters.items() if given is not None}),
             autocommit=True,
             prepare_threshold=None,
+            **parameters,
         )
     except (psycopg.Error, UnicodeError) as error:
         raise _connection_problem(error, parameters) from None

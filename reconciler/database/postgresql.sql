@@ -49,11 +49,12 @@ ORDER BY n.nspname = :schema DESC, n.nspname, c.relname
 -- name: read_marks
 -- Equal answers mean that nothing has changed, in this very database: every write of ours changes the lock's row, and one by
 -- hand changes the history's (a changed row has a higher xmin than any before it, and a deleted one is no longer counted).
--- One statement, since it is all that a quiet database is asked. The last column is the history's alone.
+-- One statement, since it is all that a quiet database is asked. A second table that the search path finds behind ours is seen when
+-- all is read again. The last column is the history's alone.
 SELECT pg_catalog.current_database()::text, renewed_at::text, xmin::text,
        pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::boolean,
        pg_catalog.current_setting('server_version'), pg_catalog.current_schemas(false)::text,
-       (SELECT count(*) FROM pg_catalog.pg_class WHERE relname = 'schema_migrations'),
+       pg_catalog.to_regclass('schema_migrations')::oid,
        (SELECT ROW (count(*), sum(xmin::text::bigint))::text FROM {history})
 FROM {lock} WHERE id = 1
 

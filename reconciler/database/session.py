@@ -46,6 +46,8 @@ class Session:
         self._settings = settings
         self.queries = queries
         self.interrupted = False
+        self._introduced = False
+        """The session has our settings, and it is the server itself that we talk to."""
 
     @classmethod
     async def open(cls, settings: ConnectionSettings) -> Session:
@@ -70,20 +72,11 @@ class Session:
             return remembered(text) if len(text) <= _SHORT else escape(text)
 
         queries = Queries("postgresql", settings.history_schema, settings.role, literal)
-        session = cls(connection, settings, queries)
-        try:
-            if connection.info.parameter_status("crdb_version") is not None:
-                # its schema changes are jobs outside any transaction: what we promise does not hold there
-                raise ProblemError(engine_unsupported("the server is a CockroachDB"))
-            answers = await session.read(
-                queries("backend_pid"), session.settings_message, doing="opening the session"
-            )
-            if answers[0][0][0] != connection.info.backend_pid:
-                raise ProblemError(engine_unsupported("a connection pooler stands before the server"))
-        except BaseException:
-            await session.close()
-            raise
-        return session
+        if connection.info.parameter_status("crdb_version") is not None:
+            await connection.close()
+            # its schema changes are jobs outside any transaction: what we promise does not hold there
+            raise ProblemError(engine_unsupported("the server is a CockroachDB"))
+        return cls(connection, settings, queries)
 
     @property
     def alive(self) -> bool:
@@ -132,15 +125,18 @@ class Session:
         """
         import psycopg
 
+        # a round trip less for each connection; when the message fails, the next one says it again
+        opening = () if self._introduced else (self.queries("backend_pid"), self.settings_message)
         try:
             cursor = self._connection.cursor()
-            await cursor.execute(";\n".join((*before, *_OWN_SCOPE, *blocks)).encode())
+            scoped = (*_OWN_SCOPE, *blocks) if blocks else ()
+            await cursor.execute(";\n".join((*opening, *before, *scoped)).encode())
             answers: list[list[tuple[Any, ...]]] = []
-            while True:
+            more: bool | None = True
+            while more:
                 if cursor.description is not None:
                     answers.append(await cursor.fetchall())
-                if not cursor.nextset():
-                    return answers
+                more = cursor.nextset()
         except (
             psycopg.errors.UndefinedTable,
             psycopg.errors.UndefinedColumn,
@@ -151,6 +147,22 @@ class Session:
         except psycopg.Error as error:
             await self._end_failed_transaction()
             raise translate(error, doing) from None
+        if opening:
+            self._introduce(answers.pop(0))
+        return answers
+
+    def _introduce(self, answer: list[tuple[Any, ...]]) -> None:
+        """Note that the session has our settings.
+
+        Args:
+            answer: the process that serves us.
+
+        Raises:
+            ProblemError: it is another than the one we connected to: `EngineUnsupported`.
+        """
+        if answer[0][0] != self._connection.info.backend_pid:
+            raise ProblemError(engine_unsupported("a connection pooler stands before the server"))
+        self._introduced = True
 
     async def transact(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
         """Run `blocks` in one transaction of our own, whatever a migration made of the session, and leave that as it is.
@@ -203,7 +215,7 @@ class Session:
     async def _end_failed_transaction(self) -> None:
         """A message that failed behind its own BEGIN must not leave the session unable to answer anything else."""
         if self.in_transaction:
-            await self.send("ROLLBACK")
+            await self._exchange("ROLLBACK", many_rows=False)
 
     async def send(
         self, message: str, *, many_rows: bool = False, meanwhile: Callable[[], None] | None = None
@@ -223,6 +235,8 @@ class Session:
         Raises:
             ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
+        if not self._introduced:
+            await self.read(doing="opening the session")
         work = asyncio.ensure_future(self._exchange(message, many_rows))
         try:
             if meanwhile is not None:

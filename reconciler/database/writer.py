@@ -118,7 +118,9 @@ class HeldLock:
         announced = self._attempt_at(following[0]) if following and following[0].transactional else None
         for count in range(1, _LOCK_ATTEMPTS + 1):
             message = self._message(attempt, announced, durable=durable, begun=begun)
-            answer = await run_message(self._session, message, meanwhile=lambda: self._prepare(following[1:2]))
+            answer = await run_message(
+                self._session, message, meanwhile=lambda: self._prepare(following[1:2])
+            )
             begun = begun or answer.started
             if answer.committed:
                 self._announced = announced
@@ -175,7 +177,9 @@ class HeldLock:
             (step, attempt_id, *_), self._announced = self._announced, None
             queries = self._session.queries
             row = queries("not_run", **self.facts(step, attempt_id))
-            await self.write(queries.attempts(row), doing=f"recording that migration {step.version} was not run")
+            await self.write(
+                queries.attempts(row), doing=f"recording that migration {step.version} was not run"
+            )
 
     def _message(
         self, attempt: _Attempt, announced: _Attempt | None, *, durable: bool, begun: bool

@@ -30,7 +30,7 @@ async def test_while_nothing_changes_it_is_the_same_object(any_database: str) ->
         "DELETE FROM schema_migrations WHERE version = 2",
         "UPDATE schema_migrations SET checksum = 'x' WHERE version = 1",
         "INSERT INTO schema_migrations (version, name, checksum) VALUES (7, 'x', 'x')",
-        "CREATE SCHEMA other; CREATE TABLE other.schema_migrations (version text)",
+        'CREATE SCHEMA "{user}"; CREATE TABLE "{user}".schema_migrations (version text)',
         "UPDATE schema_migrations_lock SET environment = 'staging'",
         "DELETE FROM schema_migrations_lock",
         "DROP TABLE schema_migrations",
@@ -42,7 +42,8 @@ async def test_a_change_by_hand_is_seen(any_database: str, change: str) -> None:
     await bring(database, declare(_FILES, 2))
     before = await database.observe()
     with psycopg.connect(any_database, autocommit=True) as connection:
-        connection.execute(change.replace("{database}", connection.info.dbname).encode())
+        change = change.replace("{database}", connection.info.dbname).replace("{user}", connection.info.user)
+        connection.execute(change.encode())
     if "read_only" in change:
         # a setting of the database reaches new sessions
         await database.close()

@@ -268,7 +268,9 @@ async def test_it_stops_at_a_step_boundary_when_something_newer_is_declared(fres
     await database.close()
 
 
-async def test_what_was_announced_with_a_step_that_rolled_back_is_not_in_the_journal(fresh_database: str) -> None:
+async def test_what_was_announced_with_a_step_that_rolled_back_is_not_in_the_journal(
+    fresh_database: str,
+) -> None:
     database = database_at(fresh_database)
     files = {"1_a.sql": table("a"), "2_b.sql": migration("SELECT 1/0;"), "3_c.sql": table("c")}
     await bring(database, declare(files, 3))
