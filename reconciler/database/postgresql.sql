@@ -50,13 +50,15 @@ ORDER BY n.nspname = :schema DESC, n.nspname, c.relname
 -- Equal answers mean that nothing has changed, in this very database: every write of ours changes the lock's row, and one by
 -- hand changes the history's (a changed row has a higher xmin than any before it, and a deleted one is no longer counted).
 -- One statement, since it is all that a quiet database is asked. A second table that the search path finds behind ours is seen when
--- all is read again. The last column is the history's alone.
-SELECT pg_catalog.current_database()::text, renewed_at::text, xmin::text,
+-- all is read again. The last column is the history's alone: the sum of its xmin, by way of ages, since those are numbers already and
+-- xmin would have to become text first.
+SELECT pg_catalog.current_database()::text, renewed_at::text, held.xmin::text,
        pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::boolean,
        pg_catalog.current_setting('server_version'), pg_catalog.current_schemas(false)::text,
        pg_catalog.to_regclass('schema_migrations')::oid,
-       (SELECT ROW (count(*), sum(xmin::text::bigint))::text FROM {history})
-FROM {lock} WHERE id = 1
+       (SELECT ROW (count(*), count(*) * (held.xmin::text::bigint + pg_catalog.age(held.xmin)) - sum(pg_catalog.age(row.xmin)))::text
+        FROM {history} AS row)
+FROM {lock} AS held WHERE id = 1
 
 -- name: read_server
 SELECT pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only')::boolean
@@ -144,6 +146,9 @@ ALTER TABLE {history}
     ADD COLUMN IF NOT EXISTS statements_done INTEGER NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS statements_total INTEGER NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS statements_digest VARCHAR(64),
+    ADD COLUMN IF NOT EXISTS intent_digest VARCHAR(64),
+    ADD COLUMN IF NOT EXISTS intent_object TEXT,
+    ADD COLUMN IF NOT EXISTS intent_before VARCHAR(10),
     ADD COLUMN IF NOT EXISTS git_revision VARCHAR(64),
     ADD COLUMN IF NOT EXISTS tool_version VARCHAR(32);
 CREATE TABLE IF NOT EXISTS {journal} (
@@ -168,6 +173,8 @@ CREATE TABLE IF NOT EXISTS {journal} (
     column_number INTEGER,
     excerpt TEXT,
     statement_index INTEGER,
+    blockers TEXT,
+    artefact TEXT,
     git_revision VARCHAR(64),
     git_author TEXT,
     environment TEXT,
