@@ -10,18 +10,25 @@ from reconciler.sqltext.analysis import (
     transactional,
 )
 from reconciler.sqltext.checksum import digest, normalise_line_ends, token_checksum
+from reconciler.sqltext.intents import OPAQUE, REPEATABLE, Intent, intent_digest, intent_of
 from reconciler.sqltext.lexer import LexicalError, first_token, line_comments
 from reconciler.sqltext.place import excerpt, locate, picture
-from reconciler.sqltext.progress import statements_digest
+from reconciler.sqltext.progress import Chain, statements_digest
 
 __all__ = [
+    "OPAQUE",
+    "REPEATABLE",
     "SYNTAX_ERROR",
     "Analysis",
+    "Chain",
+    "Intent",
     "LexicalError",
     "analyse",
     "digest",
     "excerpt",
     "first_token",
+    "intent_digest",
+    "intent_of",
     "invalid",
     "line_comments",
     "locate",

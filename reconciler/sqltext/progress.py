@@ -9,6 +9,20 @@ from reconciler.model import Statement
 from reconciler.sqltext.checksum import token_checksum
 
 
+class Chain:
+    """The digests of `statements_digest` for every count, each worked out once, from the one before it."""
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self._statements = statements
+        self._links = [b""]
+
+    def digest(self, count: int) -> str:
+        """`statements_digest(statements, count)`."""
+        while len(self._links) <= count:
+            self._links.append(_link(self._links[-1], self._statements[len(self._links) - 1]))
+        return self._links[count].hex()
+
+
 def statements_digest(statements: Sequence[Statement], count: int) -> str:
     """Return a SHA-256 chain over the first `count` of `statements`, in hex.
 
@@ -22,5 +36,9 @@ def statements_digest(statements: Sequence[Statement], count: int) -> str:
         raise ValueError(f"a script of {len(statements)} statements has no first {count}")
     chain = b""
     for statement in statements[:count]:
-        chain = hashlib.sha256(chain + token_checksum(statement.text).encode()).digest()
+        chain = _link(chain, statement)
     return chain.hex()
+
+
+def _link(chain: bytes, statement: Statement) -> bytes:
+    return hashlib.sha256(chain + token_checksum(statement.text).encode()).digest()
