@@ -10,14 +10,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler.database.connecting import ConnectionSettings, connect, engine_unsupported
+from reconciler.database.copying import exchange
 from reconciler.database.failures import is_error, refused, translate
 from reconciler.database.queries import Queries
 from reconciler.model import ProblemError
 
 if TYPE_CHECKING:
     import psycopg
-    from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.pq.abc import PGresult
 
 BOOKKEEPING_LIMITS = ("SET LOCAL lock_timeout = 10000", "SET LOCAL statement_timeout = 60000")
 """What is written down is written fast, or somebody holds our tables: give up then, and with it the migration's own locks."""
@@ -215,10 +215,15 @@ class Session:
     async def _end_failed_transaction(self) -> None:
         """A message that failed behind its own BEGIN must not leave the session unable to answer anything else."""
         if self.in_transaction:
-            await self._exchange("ROLLBACK", many_rows=False)
+            await self._exchange("ROLLBACK")
 
     async def send(
-        self, message: str, *, many_rows: bool = False, meanwhile: Callable[[], None] | None = None
+        self,
+        message: str,
+        *,
+        many_rows: bool = False,
+        copy_data: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
     ) -> Sequence[PGresult]:
         """Send one message and return the results at libpq level, the one of an error included.
 
@@ -230,6 +235,7 @@ class Session:
             message: SQL.
             many_rows: it may return rows beyond what memory should hold: they are thrown away as they come. Of each
                 statement the first row is kept.
+            copy_data: the rows of each `COPY ... FROM STDIN` in it, in the order they run, as they stand in the script.
             meanwhile: called once the message is on its way, to do what can be done while the server works.
 
         Raises:
@@ -237,7 +243,7 @@ class Session:
         """
         if not self._introduced:
             await self.read(doing="opening the session")
-        work = asyncio.ensure_future(self._exchange(message, many_rows))
+        work = asyncio.ensure_future(self._exchange(message, many_rows, copy_data))
         try:
             if meanwhile is not None:
                 # one turn of the loop is what it takes to send
@@ -253,17 +259,22 @@ class Session:
             self.interrupted = True
             return await self._cancel(work)
 
-    async def _exchange(self, message: str, many_rows: bool) -> Sequence[PGresult]:
+    async def _exchange(
+        self, message: str, many_rows: bool = False, copy_data: Sequence[str] = ()
+    ) -> Sequence[PGresult]:
         import psycopg
         from psycopg import generators
 
         try:
             async with self._connection.lock:
-                self._connection.pgconn.send_query(message.encode())
-                if not many_rows:
-                    return await self._connection.wait(generators.execute(self._connection.pgconn))
-                self._connection.pgconn.set_single_row_mode()
-                return await self._connection.wait(_discarding_rows(self._connection.pgconn))
+                pgconn = self._connection.pgconn
+                pgconn.send_query(message.encode())
+                if not many_rows and not copy_data:
+                    return await self._connection.wait(generators.execute(pgconn))
+                if many_rows:
+                    pgconn.set_single_row_mode()
+                reading = exchange(pgconn, copy_data, lambda: self.interrupted, keep_rows=not many_rows)
+                return await self._connection.wait(reading)
         except psycopg.Error as error:
             raise translate(error, "talking to the server") from None
 
@@ -299,23 +310,6 @@ class Session:
     async def close(self) -> None:
         """Close the connection; never fails."""
         await self._connection.close()
-
-
-def _discarding_rows(pgconn: PGconn) -> PQGen[list[PGresult]]:
-    """Fetch all results of a message, but no rows: of each statement its end, or its first row when it returned any."""
-    from psycopg import generators
-    from psycopg.pq import ExecStatus
-
-    results: list[PGresult] = []
-    row: PGresult | None = None
-    yield from generators.send(pgconn)
-    while (result := (yield from generators.fetch(pgconn))) is not None:
-        if result.status == ExecStatus.SINGLE_TUPLE:
-            row = row or result
-            continue
-        results.append(row if row is not None and not is_error(result) else result)
-        row = None
-    return results
 
 
 def _representable(server_encoding: str) -> Callable[[str], str]:

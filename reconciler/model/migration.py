@@ -49,12 +49,17 @@ class Statement:
         offset: index of `text` in the script's text, in characters.
         line: the line of the *file* at which the statement begins, counted from 1.
         column: the column of that line, counted from 1, in characters.
+        copy_data: the rows that follow a `COPY ... FROM STDIN`, each with its line end, without the line `\\.` that ends
+            them; None for any other statement.
+        copy_offset: index of `copy_data` in the script's text; None for any other statement.
     """
 
     text: str
     offset: int
     line: int
     column: int
+    copy_data: str | None = None
+    copy_offset: int | None = None
 
 
 @value(kw_only=True)
