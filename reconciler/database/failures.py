@@ -39,6 +39,8 @@ OUR_TABLES_LOCKED = "end the session that holds a lock on schema_migrations or t
 
 _KEY_VALUES = re.compile(r"(\)=\()(?:[^()]|\([^()]*\))*(\))")
 _QUOTED_VALUE = re.compile(r': ".*"', re.DOTALL)
+_COPY_LINE = re.compile(r"^COPY .*?, \D{1,20}?(\d+)", re.MULTILINE)
+"""What a server says of a row that it could not take, in whatever language: `COPY orders, line 2, column id: "x"`."""
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -87,6 +89,12 @@ def position_of(result: PGresult) -> int | None:
     """Where in the message the error was seen, in characters from 1, or None."""
     text = _field(result, "STATEMENT_POSITION")
     return int(text) if text else None
+
+
+def copy_line_of(result: PGresult) -> int | None:
+    """Which line of the rows of a COPY the error is about, from 1, or None."""
+    found = _COPY_LINE.search(_field(result, "CONTEXT"))
+    return int(found[1]) if found else None
 
 
 def _field(result: PGresult, name: str) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.database.failures import is_error
 from reconciler.database.session import Session
-from reconciler.model import ProblemError, Script
+from reconciler.model import ProblemError
 from reconciler.model.value import value
+from reconciler.sqltext import Sendable
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 @value(kw_only=True)
 class StepMessage:
-    """The parts of the message that runs a step; each but `reset` holds one statement an entry.
+    """The parts of the message that runs a step; each but `script` and `reset` holds one statement an entry.
 
     Args:
         started: the transaction of the journal's `started` event; empty when it was written before.
         before: the step's own BEGIN and its settings.
-        script: the SQL.
+        script: the SQL, and the rows of each COPY in it.
         count: how many statements the script has.
         after: bookkeeping. Its last three are the one that returns the milliseconds, the fence and COMMIT; its first makes
             deferred constraints immediate.
@@ -31,7 +32,7 @@ class StepMessage:
 
     started: Sequence[str]
     before: Sequence[str]
-    script: Script
+    script: Sendable
     count: int
     after: Sequence[str]
     reset: str
@@ -75,7 +76,9 @@ async def run_message(session: Session, message: StepMessage, meanwhile: Callabl
     prefix = ";\n".join((*message.started, *message.before)) + ";\n"
     text = prefix + message.script.text + "\n;\n" + ";\n".join((*message.after, message.reset))
     try:
-        results = await session.send(text, many_rows=message.many_rows, meanwhile=meanwhile)
+        results = await session.send(
+            text, many_rows=message.many_rows, copy_data=message.script.copy_data, meanwhile=meanwhile
+        )
     except ProblemError as error:
         return Answer(committed=False, lost=error.problem.message)
     commits = [index for index, result in enumerate(results) if result.command_status == b"COMMIT"]
@@ -92,7 +95,7 @@ async def run_message(session: Session, message: StepMessage, meanwhile: Callabl
     position = position_of(last)
     offset = None
     if position is not None and 0 <= position - 1 - len(prefix) <= len(message.script.text):
-        offset = position - 1 - len(prefix)
+        offset = message.script.original(position - 1 - len(prefix))
     part, index = _where(message, len(results) - 1, in_transaction=session.in_transaction)
     return Answer(
         committed=False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.database.failures import (
     OUR_TABLES_LOCKED,
+    copy_line_of,
     detail_and_hint,
     primary_message,
     reason_of,
@@ -13,7 +14,7 @@ from reconciler.database.failures import (
     sqlstate_of,
 )
 from reconciler.database.messages import Answer
-from reconciler.model import Direction, Place, Problem, Reason, Step
+from reconciler.model import Direction, Place, Problem, Reason, Statement, Step
 from reconciler.redaction import redact
 from reconciler.sqltext import excerpt, locate
 
@@ -58,9 +59,17 @@ def failure_of(answer: Answer, step: Step) -> Problem:
         return _of_the_whole(
             answer.error, step, _script_reason(sqlstate, step), f"{what}: {message}", _fix(step)
         )
+    return failure_of_bookkeeping(answer.error, step)
+
+
+def failure_of_bookkeeping(error: PGresult, step: Step) -> Problem:
+    """Why what was run could not be recorded, and so was rolled back."""
+    sqlstate, message = sqlstate_of(error), primary_message(error)
+    if sqlstate == _DIVISION_BY_ZERO:
+        return lock_lost()
     if sqlstate in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):
         return _of_the_whole(
-            answer.error,
+            error,
             step,
             Reason.LOCK_HELD,
             f"somebody keeps our own tables locked: {message}",
@@ -74,7 +83,7 @@ def failure_of(answer: Answer, step: Step) -> Problem:
     else:
         reason = reason_of(sqlstate, Reason.INTERNAL_ERROR)
         remedy = remedy_of(reason)
-    return _of_the_whole(answer.error, step, reason, f"it could not be recorded: {message}", remedy)
+    return _of_the_whole(error, step, reason, f"it could not be recorded: {message}", remedy)
 
 
 def _of_the_whole(error: PGresult, step: Step, reason: Reason, message: str, remedy: str) -> Problem:
@@ -105,6 +114,8 @@ def statement_failure(
     """
     sqlstate = sqlstate_of(error)
     statement = step.statements[index] if 0 <= index < len(step.statements) else None
+    if offset is None and statement is not None:
+        offset = _failing_row(error, statement)
     if offset is None:
         offset = statement.offset if statement else 0
     reason = _script_reason(sqlstate, step)
@@ -136,6 +147,30 @@ def statement_failure(
         direction=step.direction.value,
         statement_index=index + 1,
     )
+
+
+def _failing_row(error: PGresult, statement: Statement) -> int | None:
+    """Where in the script the row of a COPY stands that the server could not take; None when it does not say."""
+    number = copy_line_of(error)
+    if number is None or statement.copy_data is None or statement.copy_offset is None:
+        return None
+    start = 0
+    for _ in range(number - 1):
+        start = statement.copy_data.find("\n", start) + 1
+        if not start:
+            return None
+    return statement.copy_offset + start if start < len(statement.copy_data) else None
+
+
+def excerpt_for_journal(step: Step, problem: Problem) -> str:
+    """The excerpt of a failure of `step`, unless it shows a row of a COPY: what is kept for ever holds no values."""
+    index = problem.statement_index
+    if index is None or problem.place is None or not 0 < index <= len(step.statements):
+        return problem.excerpt
+    offset = step.statements[index - 1].copy_offset
+    if offset is None or problem.place.line < locate(step.script, offset).line:
+        return problem.excerpt
+    return ""
 
 
 def statement_at(step: Step, offset: int | None) -> int:

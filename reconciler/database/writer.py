@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 from reconciler import __version__
 from reconciler.database.failures import mask_literals
 from reconciler.database.messages import StepMessage, run_message
-from reconciler.database.outcome import failure_of, interrupted, is_lock_timeout, lock_lost
+from reconciler.database.outcome import (
+    excerpt_for_journal,
+    failure_of,
+    interrupted,
+    is_lock_timeout,
+    lock_lost,
+)
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_stored_downs
 from reconciler.database.session import BOOKKEEPING_LIMITS, Session
@@ -32,7 +38,7 @@ from reconciler.model import (
     StepResult,
     StoredDown,
 )
-from reconciler.sqltext import statements_digest
+from reconciler.sqltext import Sendable, sendable, statements_digest
 
 _LOCK_ATTEMPTS = 10
 """A transactional step that meets a table lock is tried this often before it stalls."""
@@ -43,8 +49,8 @@ _LOCK_PAUSE = 0.5
 class _Attempt(NamedTuple):
     """An attempt at a transactional step, and all that is written of it, as SQL.
 
-    `started` and `succeeded` are rows of the journal, `history` what the step does to the history. `many_rows` says
-    whether its script may send us rows.
+    `started` and `succeeded` are rows of the journal, `history` what the step does to the history, `script` what is
+    sent of its script. `many_rows` says whether that may send us rows.
     """
 
     step: Step
@@ -52,6 +58,7 @@ class _Attempt(NamedTuple):
     started: str
     succeeded: str
     history: str
+    script: Sendable
     many_rows: bool
 
 
@@ -153,6 +160,7 @@ class HeldLock:
         queries = self._session.queries
         attempt_id = str(uuid.uuid4())
         facts = self.facts(step, attempt_id)
+        script = sendable(step.script, step.statements)
         if step.direction is Direction.DOWN:
             history = queries("delete_applied", version=step.version)
         else:
@@ -163,7 +171,8 @@ class HeldLock:
             started=queries("started", **facts),
             succeeded=queries("succeeded", **facts),
             history=history,
-            many_rows=_may_return_rows(step.script.text),
+            script=script,
+            many_rows=_may_return_rows(script.text),
         )
 
     def _prepare(self, steps: Sequence[Step]) -> None:
@@ -227,7 +236,7 @@ class HeldLock:
         return StepMessage(
             started=started,
             before=before,
-            script=step.script,
+            script=attempt.script,
             count=len(step.statements),
             after=after,
             reset=self._session.reset_message,
@@ -288,7 +297,7 @@ class HeldLock:
             "path": problem.place.path if problem.place else step.script.path,
             "line": problem.place.line if problem.place else None,
             "column_number": problem.place.column if problem.place else None,
-            "excerpt": mask_literals(problem.excerpt) or None,
+            "excerpt": mask_literals(excerpt_for_journal(step, problem)) or None,
             "statement_index": problem.statement_index,
         }
 

@@ -18,9 +18,9 @@ from reconciler.sqltext import (
     excerpt,
     first_token,
     invalid,
-    line_comments,
     locate,
     normalise_line_ends,
+    outer_comments,
     picture,
     split,
 )
@@ -113,19 +113,22 @@ class _Reader:
         if not text or text.isspace():
             self._refuse(0, "the file is empty", f"write the SQL under a line `{UP_MARKER}`")
         try:
-            for start, end in line_comments(text):
+            for start, end in outer_comments(text, self._is_marker):
                 notable = _NOTABLE.match(text, start, end)
                 if notable is not None and self._begins_line(start):
                     self._note(notable, end)
             return self._assemble()
         except LexicalError as error:
-            # A meta-command or inline COPY data may be what unbalanced the quotes: the full lexer names them.
+            # A meta-command may be what unbalanced the quotes: the full lexer names them.
             split(self.file)
             raise invalid(self.file, error.offset, error.message, error.remedy) from error
 
     def _begins_line(self, start: int) -> bool:
         before = self.text[self.text.rfind("\n", 0, start) + 1 : start]
         return not before or before.isspace()
+
+    def _is_marker(self, start: int, end: int) -> bool:
+        return self._begins_line(start) and _MARKER.fullmatch(self.text, start, end) is not None
 
     def _note(self, notable: re.Match[str], end: int) -> None:
         start = notable.start()
@@ -240,7 +243,7 @@ class _Reader:
         if hidden := _MARKER_LINE.search(self.text):
             self._refuse(
                 hidden.start(),
-                f"the file has no line `{UP_MARKER}` but this one, which is inside quotes or a block comment",
+                f"the file has no line `{UP_MARKER}` but this one, which is inside quotes, a block comment or rows of a COPY",
                 where,
             )
         stray = first_token(self.text, 0, len(self.text))
@@ -264,8 +267,8 @@ class _Reader:
         self._notice(
             "marker-in-quotes",
             hidden.start(),
-            "this line looks like a marker, and is inside quotes or a block comment, so it is none",
-            "if it is meant as one, look for a quote or a comment above it that is closed too late",
+            "this line looks like a marker, and is inside quotes, a block comment or rows of a COPY, so it is none",
+            "if it is meant as one, look above it for a quote, a comment or rows that end too late",
         )
 
     def _notice(self, rule: str, offset: int, message: str, remedy: str) -> None:

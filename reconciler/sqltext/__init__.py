@@ -10,10 +10,12 @@ from reconciler.sqltext.analysis import (
     transactional,
 )
 from reconciler.sqltext.checksum import digest, normalise_line_ends, token_checksum
+from reconciler.sqltext.clientside import outer_comments
 from reconciler.sqltext.intents import OPAQUE, REPEATABLE, Intent, intent_digest, intent_of
-from reconciler.sqltext.lexer import LexicalError, first_token, line_comments
+from reconciler.sqltext.lexer import LexicalError, first_token
 from reconciler.sqltext.place import excerpt, locate, picture
 from reconciler.sqltext.progress import Chain, statements_digest
+from reconciler.sqltext.sending import Sendable, sendable
 
 __all__ = [
     "OPAQUE",
@@ -23,6 +25,7 @@ __all__ = [
     "Chain",
     "Intent",
     "LexicalError",
+    "Sendable",
     "analyse",
     "digest",
     "excerpt",
@@ -30,10 +33,11 @@ __all__ = [
     "intent_digest",
     "intent_of",
     "invalid",
-    "line_comments",
     "locate",
     "normalise_line_ends",
+    "outer_comments",
     "picture",
+    "sendable",
     "split",
     "statement_losses",
     "statements_digest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from reconciler.model import Directives, Problem, ProblemError, Reason, Script, Statement
@@ -14,10 +15,11 @@ from reconciler.sqltext.classification import (
     is_telling,
     needs_autocommit,
 )
+from reconciler.sqltext.clientside import Rows, ServerText, server_text
 from reconciler.sqltext.lexer import LexicalError, first_token, tokens, without_comments
 from reconciler.sqltext.loss import data_loss
 from reconciler.sqltext.place import excerpt, locate
-from reconciler.sqltext.splitter import refuse_copy
+from reconciler.sqltext.splitter import FROM_CLIENT, TO_CLIENT, copy_partner
 from reconciler.sqltext.splitter import statements as split_tokens
 
 SYNTAX_ERROR = "42601"
@@ -43,7 +45,8 @@ def analyse(script: Script, *, strict: bool = False) -> Analysis:
     """Split `script` and look at each statement.
 
     PostgreSQL's own grammar splits. Where it rejects the text, our lexer says what nobody could run, and splits the rest.
-    Either way what is left between the statements must be blanks, comments and semicolons, so none is ever dropped.
+    Either way what is left between the statements must be blanks, comments and semicolons, so none is ever dropped. Rows
+    of a COPY and lines of pg_dump for psql alone are cut out before.
 
     Args:
         script: the SQL of one direction.
@@ -55,13 +58,17 @@ def analyse(script: Script, *, strict: bool = False) -> Analysis:
     """
     _refuse_unsendable(script)
     try:
-        try:
-            pieces = libpgquery.split(script.text)
-        except libpgquery.GrammarError as error:
-            pieces = _without_the_grammar(script, error, strict=strict)
-        return describe(script, pieces)
+        sql = server_text(script.text)
     except LexicalError as error:
         raise invalid(script, error.offset, error.message, error.remedy) from error
+    try:
+        try:
+            pieces = libpgquery.split(sql.text)
+        except libpgquery.GrammarError as error:
+            pieces = _without_the_grammar(script, sql, error, strict=strict)
+        return describe(script, pieces, sql)
+    except LexicalError as error:
+        raise invalid(script, sql.original(error.offset), error.message, error.remedy) from error
 
 
 def statement_losses(statement: Statement) -> tuple[str, ...]:
@@ -135,12 +142,12 @@ def _refuse_unsendable(script: Script) -> None:
 
 
 def _without_the_grammar(
-    script: Script, error: libpgquery.GrammarError, *, strict: bool
+    script: Script, sql: ServerText, error: libpgquery.GrammarError, *, strict: bool
 ) -> list[libpgquery.Piece]:
     """Return the pieces of a text that the grammar rejects with `error`."""
-    parts = list(split_tokens(script.text))
-    without = without_comments(script.text)
-    if without != script.text:
+    parts = list(split_tokens(sql.text))
+    without = without_comments(sql.text)
+    if without != sql.text:
         # Unlike the server, the library's scanner does not let a comment stand between the parts of a string that goes
         # on in the next line. Without the comments it says the same of all other text.
         try:
@@ -149,22 +156,23 @@ def _without_the_grammar(
             pass
     if strict:
         offset = error.offset
-        if offset >= len(script.text) and parts:
+        if offset >= len(sql.text) and parts:
             # "at end of input": show the last thing that is there, and not a comment after it
             offset = parts[-1][-1].start
         remedy = "correct the SQL; PostgreSQL 18's grammar does not accept it"
-        raise invalid(script, offset, error.message, remedy, sqlstate=SYNTAX_ERROR) from error
+        raise invalid(script, sql.original(offset), error.message, remedy, sqlstate=SYNTAX_ERROR) from error
     return [libpgquery.Piece(part[0].start, part[-1].end) for part in parts]
 
 
-def describe(script: Script, pieces: Sequence[libpgquery.Piece]) -> Analysis:
-    """Look at each of `pieces`, the statements of `script` in order.
+def describe(script: Script, pieces: Sequence[libpgquery.Piece], sql: ServerText) -> Analysis:
+    """Look at each of `pieces`, the statements of `sql` in order, which is what of `script` is SQL.
 
     Raises:
-        ProblemError: a token is in none of them.
-        LexicalError: `COPY` from or to the client.
+        ProblemError: a token is in none of them, or rows belong to none.
+        LexicalError: `COPY` to the client, or one from it without rows.
     """
-    text = script.text
+    text = sql.text
+    rows = {each.statement: each for each in sql.rows}
     statements = []
     alone = []
     control = None
@@ -172,39 +180,65 @@ def describe(script: Script, pieces: Sequence[libpgquery.Piece]) -> Analysis:
     slot_detached = False
     line, line_start, seen, covered = script.first_line, 0, 0, 0
     for piece in pieces:
-        start = _next_token(script, covered, piece.start)
+        start = _next_token(script, sql, covered, piece.start)
         covered = piece.end
         end = _last_token_end(text, start, piece.end)
-        line += text.count("\n", seen, start)
-        line_start = text.rfind("\n", seen, start) + 1 or line_start
-        seen = start
-        statement = Statement(text[start:end], start, line, start - line_start + 1)
-        statements.append(statement)
+        offset = sql.original(start)
+        line += script.text.count("\n", seen, offset)
+        line_start = script.text.rfind("\n", seen, offset) + 1 or line_start
+        seen = offset
+        statement = Statement(text[start:end], offset, line, offset - line_start + 1)
         if not is_telling(statement.text):
+            statements.append(statement)
             alone.append(False)
             continue
         part = list(tokens(statement.text))
-        refuse_copy(part, start)
+        partner = copy_partner(part)
+        if partner == TO_CLIENT:
+            raise LexicalError(
+                start, "COPY ... TO STDOUT has nowhere to send its rows", "remove it from the migration"
+            )
+        if partner == FROM_CLIENT:
+            statement = _with_rows(script, statement, rows.pop(offset, None))
+        statements.append(statement)
         slot_detached = slot_detached or detaches_slot(part)
         alone.append(needs_autocommit(part) and not (slot_detached and drops_subscription(part)))
         if control is None and controls_transaction(part):
             control = statement
         losses.extend(data_loss(part))
-    _next_token(script, covered, len(text))
+    _next_token(script, sql, covered, len(text))
+    for orphan in rows.values():
+        raise _nobodys(script, orphan.start)
     return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script)
 
 
-def _next_token(script: Script, covered: int, start: int) -> int:
-    """Return where the next token begins, once it is certain that none stands between `covered` and `start`."""
-    position = first_token(script.text, covered, len(script.text))
-    if position < start:
+def _with_rows(script: Script, statement: Statement, rows: Rows | None) -> Statement:
+    """`statement`, a COPY from the client, with the rows that follow it."""
+    if rows is None:
         raise invalid(
             script,
-            position,
-            "this text would belong to no statement",
-            "split the script here into two migrations, and please report this as an error of reconciler",
+            statement.offset,
+            "no rows were found for this COPY ... FROM STDIN",
+            "put the COPY, its rows and the line `\\.` outside of anything else",
         )
+    return replace(statement, copy_data=script.text[rows.start : rows.end], copy_offset=rows.start)
+
+
+def _next_token(script: Script, sql: ServerText, covered: int, start: int) -> int:
+    """Return where the next token begins, once it is certain that none stands between `covered` and `start`."""
+    position = first_token(sql.text, covered, len(sql.text))
+    if position < start:
+        raise _nobodys(script, sql.original(position))
     return position
+
+
+def _nobodys(script: Script, offset: int) -> ProblemError:
+    return invalid(
+        script,
+        offset,
+        "this text would belong to no statement",
+        "split the script here into two migrations, and please report this as an error of reconciler",
+    )
 
 
 def _last_token_end(text: str, start: int, end: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from reconciler.model import Statement
+from reconciler.sqltext.clientside import server_text
 from reconciler.sqltext.lexer import LexicalError, token_texts
 
 _LINE_END = re.compile(r"\r+\n")
@@ -21,14 +23,28 @@ def digest(text: str) -> str:
 
 
 def token_checksum(text: str) -> str:
-    """Return the SHA-256 over the tokens of `text`, in hex.
+    """Return the SHA-256 over the tokens of `text`, a script, in hex.
 
     An edit of comments and of blanks between tokens leaves it as it is. Everything else counts: what is inside quotes,
-    and the letter case of words, because the text of an identifier's case may be what the edit was about. Text that
-    has no tokens from some point on (an unclosed quote) counts as it is written.
+    every character of the rows of a COPY, and the letter case of words, because the text of an identifier's case may be
+    what the edit was about. Text that has no tokens from some point on (an unclosed quote) counts as it is written.
     """
+    text = normalise_line_ends(text)
     try:
-        content = "\0".join(token_texts(normalise_line_ends(text)))
+        parts = server_text(text)
+        content = "\0".join([*token_texts(parts.text), *(text[rows.start : rows.end] for rows in parts.rows)])
     except LexicalError:
         content = text
+    return digest(content)
+
+
+def statement_checksum(statement: Statement) -> str:
+    """Return the SHA-256 over the tokens of `statement` and its rows, in hex: `token_checksum` of that statement alone."""
+    text = normalise_line_ends(statement.text)
+    try:
+        content = "\0".join(token_texts(text))
+    except LexicalError:
+        content = text
+    if statement.copy_data is not None:
+        content += "\0" + statement.copy_data
     return digest(content)

@@ -48,6 +48,8 @@ STRING = 3
 """A string of any kind, with its prefix, or a dollar-quoted one."""
 OTHER = 4
 """A number, a parameter, an operator or a punctuation mark."""
+CLIENT_LINE = 5
+"""A line that pg_dump writes for psql alone."""
 
 # Letters are the ASCII ones, `_` and everything beyond ASCII. Said by what they are not: a class that names a million
 # characters takes Python ten milliseconds to compile.
@@ -125,6 +127,11 @@ def tokens(text: str, start: int = 0) -> Iterator[Token]:
             position = found.end()
             if position >= length:
                 return
+            end = _client_line_end(text, position)
+            if end is not None:
+                yield Token(CLIENT_LINE, text[position:end], position, end)
+                position = end
+                continue
             _refuse_character(text, position)
             yield Token(OTHER, text[position], position, position + 1)
             position += 1
@@ -308,6 +315,14 @@ def _never_closed(start: int, what: str) -> LexicalError:
     )
 
 
+def _client_line_end(text: str, position: int) -> int | None:
+    """Where the line ends whose first visible character is at `position`, if it is one of pg_dump for psql."""
+    if text[position] != "\\" or text[text.rfind("\n", 0, position) + 1 : position].strip(" \t"):
+        return None
+    found = re.compile(r"\\(?:un)?restrict(?![^\s])[^\n]*").match(text, position)
+    return found.end() if found else None
+
+
 def _refuse_character(text: str, position: int) -> None:
     """Raise for a character no statement can hold outside quotes. The server judges the others."""
     character = text[position]
@@ -320,5 +335,5 @@ def _refuse_character(text: str, position: int) -> None:
         command = found[0] if found else character
         remedy = "write it in SQL; meta-commands are read by psql and never reach a server"
         if command in ("\\restrict", "\\unrestrict"):
-            remedy = "remove the line; pg_dump writes it for psql alone"
+            remedy = "write it on a line of its own, or remove it; pg_dump writes it for psql alone"
         raise LexicalError(position, f"{command} is a psql meta-command", remedy)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from reconciler.model import Statement
-from reconciler.sqltext.checksum import token_checksum
+from reconciler.sqltext.checksum import statement_checksum
 
 
 class Chain:
@@ -27,7 +27,7 @@ def statements_digest(statements: Sequence[Statement], count: int) -> str:
     """Return a SHA-256 chain over the first `count` of `statements`, in hex.
 
     Equal digests mean that the same statements were done in the same order, whatever their comments and whatever
-    follows them. So a script may be mended after the statement that failed, and not before it.
+    follows them. The rows of a COPY are part of it. So a script may be mended after the statement that failed, and not before it.
 
     Raises:
         ValueError: there are no `count` statements.
@@ -41,4 +41,4 @@ def statements_digest(statements: Sequence[Statement], count: int) -> str:
 
 
 def _link(chain: bytes, statement: Statement) -> bytes:
-    return hashlib.sha256(chain + token_checksum(statement.text).encode()).digest()
+    return hashlib.sha256(chain + statement_checksum(statement).encode()).digest()

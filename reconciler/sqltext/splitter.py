@@ -1,4 +1,4 @@
-"""Statements by our own lexer: what ends one, what must not be cut, what cannot run here at all."""
+"""Statements by our own lexer: what ends one, what must not be cut, which ones have rows to send or to get."""
 
 from __future__ import annotations
 
@@ -8,42 +8,67 @@ from itertools import pairwise
 from reconciler.sqltext.lexer import OTHER, WORD, LexicalError, Token, tokens
 
 
-def statements(text: str) -> Iterator[list[Token]]:
-    """Yield the tokens of each statement of `text`, without the `;` that ends it. Empty statements are left out.
+class StatementReader:
+    """Finds where statements end, token by token.
 
     A `;` inside parentheses (`CREATE RULE ... DO (a; b)`) or inside a `BEGIN ATOMIC ... END` body ends nothing.
-
-    Raises:
-        LexicalError: see `tokens`; a parenthesis without its partner; `COPY` from or to the client.
     """
-    current: list[Token] = []
-    opened: list[Token] = []
-    blocks = 0
-    for token in tokens(text):
+
+    def __init__(self) -> None:
+        self.current: list[Token] = []
+        """The tokens of the statement that has begun and not ended."""
+        self._opened: list[Token] = []
+        self._blocks = 0
+
+    def feed(self, token: Token) -> list[Token] | None:
+        """Take the next token. Return the statement that it ends, without the `;`; None for most tokens.
+
+        Raises:
+            LexicalError: it closes a parenthesis that was never opened.
+        """
         if token.kind == OTHER:
             mark = token.text
             if mark == "(":
-                opened.append(token)
+                self._opened.append(token)
             elif mark == ")":
-                if not opened:
+                if not self._opened:
                     raise LexicalError(
                         token.start, "this parenthesis closes none", "remove it, or open one before it"
                     )
-                opened.pop()
-            elif mark == ";" and not opened and not blocks:
-                if current:
-                    refuse_copy(current)
-                    yield current
-                    current = []
-                continue
+                self._opened.pop()
+            elif mark == ";" and not self._opened and not self._blocks:
+                ended, self.current = self.current, []
+                return ended or None
         elif token.kind == WORD and token.text[0] in "aAcCeE":
-            blocks += _block_change(token.text.upper(), current, blocks)
-        current.append(token)
-    if opened:
-        raise LexicalError(opened[-1].start, "this parenthesis is never closed", "close it")
-    if current:
-        refuse_copy(current)
-        yield current
+            self._blocks += _block_change(token.text.upper(), self.current, self._blocks)
+        self.current.append(token)
+        return None
+
+    def finish(self) -> list[Token] | None:
+        """Return the last statement, which no `;` ended, or None.
+
+        Raises:
+            LexicalError: a parenthesis is never closed.
+        """
+        if self._opened:
+            raise LexicalError(self._opened[-1].start, "this parenthesis is never closed", "close it")
+        return self.current or None
+
+
+def statements(text: str) -> Iterator[list[Token]]:
+    """Yield the tokens of each statement of `text`, without the `;` that ends it. Empty statements are left out.
+
+    Raises:
+        LexicalError: see `tokens`; a parenthesis without its partner.
+    """
+    reader = StatementReader()
+    for token in tokens(text):
+        statement = reader.feed(token)
+        if statement is not None:
+            yield statement
+    last = reader.finish()
+    if last is not None:
+        yield last
 
 
 def _block_change(word: str, before: list[Token], blocks: int) -> int:
@@ -67,36 +92,23 @@ def _creates_routine(statement: list[Token]) -> bool:
     return words[0] == "CREATE" and kind in (["FUNCTION"], ["PROCEDURE"])
 
 
-def refuse_copy(statement: Sequence[Token], offset: int = 0) -> None:
-    """Raise for a COPY whose rows come from, or go to, whoever sends the statement.
+FROM_CLIENT = "FROM"
+"""The rows of a COPY come from whoever sends the statement."""
+TO_CLIENT = "TO"
+"""The rows of a COPY go to whoever sends the statement."""
 
-    Args:
-        statement: its tokens.
-        offset: index, in the text that an error is to be about, of the text the tokens were read from.
 
-    Raises:
-        LexicalError: for such a COPY.
-    """
+def copy_partner(statement: Sequence[Token]) -> str:
+    """Return `FROM_CLIENT` or `TO_CLIENT` for a COPY from or to the client, and an empty string for everything else."""
     if statement[0].text.upper() != "COPY":
-        return
+        return ""
     depth = 0
     for before, token in pairwise(statement):
         depth += (token.text == "(") - (token.text == ")")
         if depth or token.kind != WORD or before.kind != WORD:
             continue
-        direction, end = before.text.upper(), token.text.upper()
-        if end not in ("STDIN", "STDOUT"):
-            continue
+        direction = before.text.upper()
         # the grammar takes either word after either direction
-        if direction == "FROM":
-            raise LexicalError(
-                offset + statement[0].start,
-                "COPY ... FROM STDIN is not supported in this version",
-                "write the rows as INSERT ... VALUES",
-            )
-        if direction == "TO":
-            raise LexicalError(
-                offset + statement[0].start,
-                "COPY ... TO STDOUT has nowhere to send its rows",
-                "remove it from the migration",
-            )
+        if token.text.upper() in ("STDIN", "STDOUT") and direction in (FROM_CLIENT, TO_CLIENT):
+            return direction
+    return ""

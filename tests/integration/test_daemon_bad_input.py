@@ -214,7 +214,7 @@ MIGRATIONS = {
     "unbalanced quote": Case({"bad/2_b.sql": f"{UP}SELECT 'b;\n{DOWN}DROP TABLE b;\n"}, "", 2),
     "a psql command": Case({"bad/2_b.sql": f"{UP}SELECT 1;\n\\i other.sql\n"}, "\\i", 3),
     "a transaction of its own": Case({"bad/2_b.sql": f"{UP}BEGIN;\nSELECT 1;\nCOMMIT;\n"}, "BEGIN", 2),
-    "COPY data": Case({"bad/2_b.sql": f"{UP}COPY b FROM stdin;\n1\n\\.\n"}, "COPY", 2),
+    "COPY data without an end": Case({"bad/2_b.sql": f"{UP}COPY b FROM stdin;\n1\n{DOWN}SELECT 1;\n"}, "COPY", 2),
     "unknown directive": Case({"bad/2_b.sql": f"-- reconciler: no-transactoin\n{UP}SELECT 1;\n"}, "no-transactoin", 1),
     "a mix": Case({"bad/2_b.sql": f"{UP}CREATE TABLE b (id int);\nCREATE INDEX CONCURRENTLY i ON b (id);\n"}, "transaction"),
 }  # fmt: skip

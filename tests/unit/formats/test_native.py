@@ -93,6 +93,24 @@ def test_a_hidden_marker_is_noticed_when_none_is_left() -> None:
     ]
 
 
+def test_markers_among_the_rows_of_a_copy_are_rows() -> None:
+    rows = b"COPY t FROM stdin; -- of it\nit's\n-- UP MIGRATION\n-- DOWN MIGRATION\n"
+    down = b"\\restrict k\nCOPY u FROM stdin;\n-- DOWN MIGRATION\n\\.\n"
+    # the last statement of a section needs no `;`
+    text = b"-- UP MIGRATION\n" + rows + b"\\.\nSELECT 1\n-- DOWN MIGRATION\n" + down
+    read = parse("1_x.sql", text)
+    assert read.notices == ()
+    assert read.migration.up.text.encode() == rows + b"\\.\nSELECT 1\n"
+    assert read.migration.down is not None
+    assert read.migration.down.text.encode() == down
+    assert read.migration.down.first_line == 9
+
+
+def test_a_marker_that_only_rows_hold_is_noticed() -> None:
+    (notice,) = parse("1_x.sql", UP + b"COPY t FROM stdin;\n-- DOWN MIGRATION\n\\.\n").notices
+    assert (notice.rule, notice.place.line) == ("marker-in-quotes", 4)
+
+
 def test_directives() -> None:
     found = migration(
         b"""-- reconciler: no-transaction
@@ -143,7 +161,7 @@ UP = b"-- UP MIGRATION\nSELECT 1;\n"
         (b"\xef\xbb\xbf\r\n \n", "1:1", "the file is empty"),
         (b"-- a\n\nSELECT 1;", "3:1", "has no line `-- UP MIGRATION`"),
         (b"-- only a comment\n", "1:1", "has no line `-- UP MIGRATION`"),
-        (b"/*\n-- UP MIGRATION\n*/ SELECT 1", "2:1", "inside quotes or a block comment"),
+        (b"/*\n-- UP MIGRATION\n*/ SELECT 1", "2:1", "inside quotes, a block comment"),
         (b"-- UP MIGRATION\n\n-- nothing\n/* at all */ ;\n", "1:1", "the up section holds no statement"),
         (b"\n-- UP MIGRATION\n-- DOWN MIGRATION\nSELECT 1", "2:1", "the up section holds no statement"),
         (UP + b"\n -- up migration\nSELECT 2", "4:2", "a second line `-- UP MIGRATION`"),
@@ -172,7 +190,8 @@ UP = b"-- UP MIGRATION\nSELECT 1;\n"
         (UP + b"SELECT 'a\n", "3:8", "string that opens here is never closed"),
         (UP + b"SELECT $x$a\n", "3:8", r"dollar-quoted string that \$x\$ opens"),
         (UP + b"/* a\n", "3:1", "block comment"),
-        (UP + b"COPY t FROM stdin;\nit's\n\\.\n", "3:1", "COPY ... FROM STDIN"),
+        (UP + b"COPY t FROM stdin;\nit's\n-- DOWN MIGRATION\n", "3:1", "COPY ... FROM STDIN are never ended"),
+        (b"\\restrict k\n" + UP, "1:1", "text above the first section"),
         (UP + b"\\echo it's\n", "3:1", r"\\echo is a psql meta-command"),
     ],
 )

@@ -10,6 +10,7 @@ from reconciler.model import Directives, ProblemError, Reason, Script
 from reconciler.sqltext import Analysis, analyse, split, transactional
 from reconciler.sqltext import libpgquery as grammar
 from reconciler.sqltext.analysis import describe
+from reconciler.sqltext.clientside import ServerText, server_text
 from reconciler.sqltext.lexer import tokens
 from reconciler.sqltext.splitter import statements as lexical_statements
 
@@ -83,7 +84,21 @@ def test_places_are_those_of_the_file() -> None:
         ("SELECT 1;\n  SELECT 'a", "11:10", "string that opens here"),
         ("/* a", "10:1", "block comment"),
         ("SELECT 1;\n\\d t\n", "11:1", r"\d is a psql meta-command"),
-        ("COPY t (a) FROM stdin;\nit's\n\\.\n", "10:1", "COPY ... FROM STDIN"),
+        (
+            "SELECT 1;\nCOPY t (a) FROM stdin;\nit's\n",
+            "11:1",
+            "rows of this COPY ... FROM STDIN are never ended",
+        ),
+        ("COPY t FROM stdin;", "10:1", "never ended"),
+        ("COPY t FROM stdin\n1\n\\.\n", "12:1", r"\. is a psql meta-command"),
+        ("COPY t FROM stdin;\n1\n\\. \n", "10:1", "never ended"),
+        ("COPY t FROM stdin; SELECT 1;\n1\n\\.\n", "10:20", "something stands behind the `;`"),
+        ("COPY t FROM stdin;\n1\n\\.\n  \\copy t FROM 'x'\n", "13:3", r"\copy is a psql meta-command"),
+        ("COPY t FROM stdin;\n1\n\\.\nSELECT );\n", "13:8", "closes none"),
+        ("SELECT 1\n\\restrict abc\n, 2;", "11:1", r"\restrict stands inside a statement"),
+        ("SELECT 1; \\unrestrict abc", "10:11", r"\unrestrict is a psql meta-command"),
+        ("\\restricted abc\n", "10:1", r"\restricted is a psql meta-command"),
+        ("copy t from stdout", "10:1", "never ended"),
         ("copy (select 1) to stdout with (format csv)", "10:1", "COPY ... TO STDOUT"),
         ("SELECT '\ud800'", "10:9", "is no character"),
         ("SELECT 'a\0b'", "10:10", "NUL"),
@@ -256,5 +271,37 @@ def test_transaction_control_is_refused_inside_a_transaction() -> None:
 )
 def test_pieces_that_leave_out_a_token_are_refused(pieces: list[grammar.Piece], place: str) -> None:
     with pytest.raises(ProblemError, match="would belong to no statement") as caught:
-        describe(script("SELECT 1; SELECT 2;"), pieces)
+        describe(script("SELECT 1; SELECT 2;"), pieces, ServerText("SELECT 1; SELECT 2;"))
     assert str(caught.value.problem.place) == f"migrations/00007_x.sql:{place}"
+
+
+def test_rows_without_a_statement_are_refused() -> None:
+    text = "COPY t FROM stdin;\n1\n\\.\nSELECT 2"
+    sql = server_text(text)
+    with pytest.raises(ProblemError, match="would belong to no statement"):
+        describe(script(text), [], sql)
+    with pytest.raises(ProblemError, match="no rows were found for this COPY"):
+        describe(script(text), grammar.split(sql.text), sql._replace(rows=()))
+    with pytest.raises(ProblemError, match="would belong to no statement") as caught:
+        describe(script("SELECT 1;     "), [grammar.Piece(0, 8)], ServerText("SELECT 1;", sql.rows))
+    assert str(caught.value.problem.place) == "migrations/00007_x.sql:1:15"
+
+
+def test_rows_belong_to_the_copy_before_them() -> None:
+    text = (
+        "\\restrict k;'\nSELECT 1;\nCOPY t FROM STDIN (FORMAT csv); -- rows\n'é;\n-- UP MIGRATION\n\\.x\n\\.\n"
+        "copy u from stdin;\n\\.\n\t\\unrestrict k\n SELECT 'é', E'\\n'; COPY v FROM PROGRAM 'x';COPY w FROM stdin;\n\n\\."
+    )
+    found = split(script(text, first_line=10))
+    assert [(each.text, each.copy_data, each.line, each.column) for each in found] == [
+        ("SELECT 1", None, 11, 1),
+        ("COPY t FROM STDIN (FORMAT csv)", "'é;\n-- UP MIGRATION\n\\.x\n", 12, 1),
+        ("copy u from stdin", "", 17, 1),
+        ("SELECT 'é', E'\\n'", None, 20, 2),
+        ("COPY v FROM PROGRAM 'x'", None, 20, 21),
+        ("COPY w FROM stdin", "\n", 20, 45),
+    ]
+    for each in found:
+        assert text.startswith(each.text, each.offset)
+        if each.copy_data is not None and each.copy_offset is not None:
+            assert text.startswith(each.copy_data + "\\.", each.copy_offset)

@@ -95,7 +95,7 @@ def test_kinds() -> None:
         ("select $a$ $$ ", 7, r"\$a\$"),
         ("a /* /* */", 2, "block comment"),
         ("select 1 \\gset", 9, r"\\gset is a psql meta-command"),
-        ("\\restrict abc\n", 0, r"\\restrict"),
+        ("a \\restrict abc\n", 2, r"\\restrict"),
     ],
 )
 def test_refusals_name_the_place(sql: str, offset: int, message: str) -> None:
