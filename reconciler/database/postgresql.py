@@ -11,18 +11,23 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from reconciler.database.connecting import ConnectionSettings
+from reconciler.database.objects import read_states
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
 from reconciler.database.session import Session
+from reconciler.database.watching import Watch
 from reconciler.database.writer import HeldLock
 from reconciler.model import (
     Actor,
     AppliedMigration,
     JournalEvent,
     LockHolder,
+    LockState,
     Observation,
     Problem,
     ProblemError,
     Reason,
+    Repairer,
+    StepWatcher,
     StoredDown,
     Writer,
 )
@@ -63,6 +68,15 @@ class PostgresDatabase:
         """Return the stored down scripts of `versions`, without those that have none."""
         return await read_stored_downs(await self._open(), list(versions))
 
+    async def look_at(self, objects: Sequence[str]) -> dict[str, str]:
+        """Return the state of each of `objects`; see `reconciler.model.Database`."""
+        return await read_states(await self._open(), objects)
+
+    @property
+    def holds_lock(self) -> bool:
+        """False: somebody else may write at any time."""
+        return False
+
     async def applied(self, version: int | None = None) -> list[AppliedMigration]:
         """The rows of `schema_migrations`, oldest first."""
         return await read_applied(await self._open(), version)
@@ -74,7 +88,8 @@ class PostgresDatabase:
     async def request_retry(self, actor: Actor) -> None:
         """Write a `retry` event to the journal: the last failure no longer stands against a new attempt."""
         async with self._held(actor, acquire_timeout=_BOOKKEEPING_PATIENCE) as held:
-            await held.record("retry")
+            failure = (await held.observe()).last_failure
+            await held.record("retry", of=failure.key if failure is not None else None)
 
     async def record_refusal(self, actor: Actor, problem: Problem) -> None:
         """Write a refusal to the journal, if it is not already the newest event there."""
@@ -88,11 +103,47 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def writer(
-        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+        self,
+        actor: Actor,
+        *,
+        acquire_timeout: float,
+        on_waiting: Callable[[LockHolder], None] | None = None,
+        watcher: StepWatcher | None = None,
     ) -> AsyncIterator[Writer]:
         """Take the lock, make our tables if need be, claim the database, and hand out a writer."""
-        async with self._held(actor, acquire_timeout=acquire_timeout, on_waiting=on_waiting) as held:
+        async with self._held(
+            actor, acquire_timeout=acquire_timeout, on_waiting=on_waiting, watcher=watcher
+        ) as held:
             yield held
+
+    @asynccontextmanager
+    async def repairer(
+        self,
+        actor: Actor,
+        *,
+        acquire_timeout: float,
+        on_waiting: Callable[[LockHolder], None] | None = None,
+        taking_over: bool = False,
+    ) -> AsyncIterator[Repairer]:
+        """Take the lock as `writer` does, to repair; see `reconciler.model.Database.repairer`."""
+        from reconciler.database.repairing import LockedRepairer
+
+        async with self._held(
+            actor, acquire_timeout=acquire_timeout, on_waiting=on_waiting, taking_over=taking_over
+        ) as held:
+            yield LockedRepairer(held, actor.git_revision)
+
+    async def read_lock(self) -> LockState:
+        """Read all there is to know of the lock; see `reconciler.model.Database.read_lock`."""
+        from reconciler.database.unlocking import read_lock
+
+        return await read_lock(await self._open())
+
+    async def unlock(self, state: LockState, actor: Actor, reason: str) -> None:
+        """Free the lock; see `reconciler.model.Database.unlock`."""
+        from reconciler.database.unlocking import free_lock
+
+        await free_lock(await self._open(), state, actor, reason)
 
     async def close(self) -> None:
         """Close the connection. The next use opens a new one."""
@@ -121,7 +172,13 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def _held(
-        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+        self,
+        actor: Actor,
+        *,
+        acquire_timeout: float,
+        on_waiting: Callable[[LockHolder], None] | None = None,
+        watcher: StepWatcher | None = None,
+        taking_over: bool = False,
     ) -> AsyncIterator[HeldLock]:
         session = await self._open()
         assert self._reader is not None
@@ -130,7 +187,7 @@ class PostgresDatabase:
             await self._take_advisory_lock(session, acquire_timeout, on_waiting)
             try:
                 await self._make_tables(session)
-                fence = await self._take_row(session, actor, owner)
+                fence = await self._take_row(session, actor, owner, taking_over=taking_over)
             except ProblemError:
                 with contextlib.suppress(ProblemError):
                     await session.read(session.queries("release_advisory_lock"), doing="releasing the lock")
@@ -141,11 +198,15 @@ class PostgresDatabase:
             # cancelled on the way: whether the server has given us the lock is not known, and ends with the session
             await session.close()
             raise
-        held = HeldLock(session, self._reader, actor, owner, fence)
+        watch = Watch(self._settings, session.backend_pid, watcher)
+        held = HeldLock(session, self._reader, actor, owner, fence, watch)
         try:
             yield held
         finally:
-            await held.release()
+            try:
+                await held.release()
+            finally:
+                await watch.close()
 
     async def _take_advisory_lock(
         self, session: Session, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None
@@ -191,11 +252,11 @@ class PostgresDatabase:
             creations.insert(0, session.queries("create_schema"))
         await session.transact(*creations, doing="creating our tables")
 
-    async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID) -> int:
+    async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID, *, taking_over: bool) -> int:
         claim = actor.claim
         (rows,) = await session.read(
             session.queries(
-                "take_lock_row",
+                "take_lock_row_of_others" if taking_over else "take_lock_row",
                 owner=str(owner),
                 holder=actor.owner,
                 environment=claim.environment if claim else None,
@@ -207,8 +268,8 @@ class PostgresDatabase:
         if rows:
             return int(rows[0][0])
         seen = await self._read_with(session)
-        if seen.claim is not None and seen.claim != claim:
-            raise ProblemError(claimed_by_other(seen.claim, claim, self._schema))
+        if seen.claim is not None and seen.claim != claim and not taking_over:
+            raise ProblemError(claimed_by_other(seen.claim, claim))
         raise ProblemError(_lock_held(seen.holder or LockHolder("the holder of a lease", "lease", None), 0.0))
 
 

@@ -81,15 +81,16 @@ FROM {lock} WHERE id = 1
 -- name: read_last_attempt
 SELECT event, outcome, version, direction, script_digest, policy_digest, reason, message, remedy, path, line, column_number,
        excerpt, sqlstate, statement_index, extract(epoch FROM recorded_at)::float8
-FROM {journal} WHERE event IN ('finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1
+FROM {journal} WHERE event IN ('finished', 'retry', 'repair', 'baseline') ORDER BY recorded_at DESC, id DESC LIMIT 1
 
 -- name: read_history
 SELECT version, name, coalesce(status, 'success'), direction, checksum, token_checksum, down_checksum, down_script IS NOT NULL,
-       transactional, irreversible, statements_done, statements_total, statements_digest, git_revision
+       transactional, irreversible, statements_done, statements_total, statements_digest, git_revision,
+       intent_digest, intent_object, intent_before
 FROM {history} ORDER BY version
 
 -- name: read_adoptable_history
-SELECT version, name, coalesce(status, 'success'), 'up', checksum, NULL, NULL, false, true, false, 0, 0, NULL, NULL
+SELECT version, name, coalesce(status, 'success'), 'up', checksum, NULL, NULL, false, true, false, 0, 0, NULL, NULL, NULL, NULL, NULL
 FROM {history} ORDER BY version
 
 -- name: read_applied
@@ -109,7 +110,7 @@ FROM {history} WHERE down_script IS NOT NULL AND version IN ({versions})
 SELECT * FROM (
     SELECT extract(epoch FROM recorded_at)::float8, attempt::text, event, version, direction, outcome, reason, message,
            name, script_source, remedy, path, line, column_number, excerpt, sqlstate, statement_index, execution_time_ms,
-           git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version, id
+           git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version, blockers, artefact, id
     FROM {journal} WHERE :version IS NULL OR version = :version::bigint
     ORDER BY recorded_at DESC, id DESC LIMIT :limit
 ) newest ORDER BY 1, event = 'started', id
@@ -245,10 +246,17 @@ SELECT 1 / count(*) FROM held
 
 -- name: insert_event
 INSERT INTO {journal} (attempt, event, version, name, direction, outcome, script_source, script_digest, policy_digest,
-    execution_time_ms, reason, message, remedy, sqlstate, path, line, column_number, excerpt, statement_index,
+    execution_time_ms, reason, message, remedy, sqlstate, path, line, column_number, excerpt, statement_index, blockers,
     git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
 VALUES (:attempt, :event, :version, :name, :direction, :outcome, :script_source, :script_digest, :policy_digest,
-    :execution_time_ms, :reason, :message, :remedy, :sqlstate, :path, :line, :column_number, :excerpt, :statement_index,
+    :execution_time_ms, :reason, :message, :remedy, :sqlstate, :path, :line, :column_number, :excerpt, :statement_index, :blockers,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
+
+-- name: insert_hook
+-- A hook is of a whole run, not of one migration, whose newest attempt it must not be taken for.
+INSERT INTO {journal} (attempt, event, name, outcome, execution_time_ms, reason, message, artefact,
+    git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
+VALUES (:attempt, 'hook', :name, :outcome, :execution_time_ms, :reason, :message, :artefact,
     :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
 -- name: insert_attempts
@@ -273,7 +281,7 @@ RETURNING execution_time_ms
     :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
 -- name: newest_refusal
-SELECT reason, message FROM {journal} WHERE event IN ('refused', 'finished', 'retry', 'repair') ORDER BY recorded_at DESC, id DESC LIMIT 1
+SELECT reason, message FROM {journal} WHERE event IN ('refused', 'finished', 'retry', 'repair', 'baseline') ORDER BY recorded_at DESC, id DESC LIMIT 1
 
 -- name: forget_failed_row
 DELETE FROM {history} WHERE version = :version AND status = 'failed' AND (transactional OR statements_done = 0)
@@ -317,6 +325,7 @@ SET name = excluded.name, applied_at = excluded.applied_at, checksum = excluded.
     no_transaction = excluded.no_transaction, irreversible = excluded.irreversible, lock_timeout = excluded.lock_timeout,
     statement_timeout = excluded.statement_timeout, statements_done = excluded.statements_done,
     statements_total = excluded.statements_total, statements_digest = excluded.statements_digest,
+    intent_digest = NULL, intent_object = NULL, intent_before = NULL,
     git_revision = excluded.git_revision, tool_version = excluded.tool_version
 WHERE old.status <> 'success'
 RETURNING 1
@@ -324,25 +333,75 @@ RETURNING 1
 -- name: begin_steps_down
 UPDATE {history}
 SET status = 'running', error_message = NULL, direction = 'down', transactional = false, statements_done = :statements_done,
-    statements_total = :statements_total, statements_digest = :statements_digest
-WHERE version = :version AND status <> 'running'
+    statements_total = :statements_total, statements_digest = :statements_digest,
+    intent_digest = NULL, intent_object = NULL, intent_before = NULL
+WHERE version = :version
 RETURNING 1
 
 -- name: record_progress
-UPDATE {history} SET statements_done = :statements_done, statements_digest = :statements_digest WHERE version = :version
+-- Returns what a step's message returns: milliseconds.
+UPDATE {history}
+SET statements_done = :statements_done, statements_digest = :statements_digest, intent_digest = :intent_digest,
+    intent_object = :intent_object, intent_before = :intent_before
+WHERE version = :version
+RETURNING (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::int
 
 -- name: end_steps_up
 UPDATE {history}
 SET status = 'success', applied_at = pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', execution_time_ms = :execution_time_ms,
-    statements_done = statements_total, statements_digest = :statements_digest, error_message = NULL
+    statements_done = statements_total, statements_digest = :statements_digest, error_message = NULL,
+    intent_digest = NULL, intent_object = NULL, intent_before = NULL
 WHERE version = :version
 
 -- name: fail_steps
-UPDATE {history} SET status = 'failed', execution_time_ms = :execution_time_ms, error_message = :error_message WHERE version = :version
+-- What was written of the statement that failed stays; it tells what that may have left behind.
+UPDATE {history}
+SET status = 'failed', execution_time_ms = :execution_time_ms, error_message = :error_message,
+    statements_done = :statements_done, statements_digest = :statements_digest,
+    intent_digest = CASE WHEN statements_done = :statements_done THEN intent_digest END,
+    intent_object = CASE WHEN statements_done = :statements_done THEN intent_object END,
+    intent_before = CASE WHEN statements_done = :statements_done THEN intent_before END
+WHERE version = :version
 
 -- name: forget_down
 -- Nothing of the down is in force: the migration is applied as it was before.
-UPDATE {history} SET status = 'success', direction = 'up', statements_done = statements_total WHERE version = :version
+UPDATE {history}
+SET status = 'success', direction = 'up', statements_done = statements_total,
+    intent_digest = NULL, intent_object = NULL, intent_before = NULL
+WHERE version = :version
+
+-- name: resolve_index
+-- Where an index that is about to be made will stand: beside its table. In the session's own search path.
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || :name
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(:table)
+
+-- name: resolve_relation
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(:name)
+
+-- name: state_of_index
+SELECT coalesce((SELECT CASE WHEN i.indisvalid THEN 'valid'
+                             WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
+                             THEN 'building' ELSE 'invalid' END
+                 FROM pg_catalog.pg_index i WHERE i.indexrelid = pg_catalog.to_regclass(:name)), 'absent')
+
+-- name: state_of_database
+SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :name) THEN 'valid' ELSE 'absent' END
+
+-- name: state_of_tablespace
+SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = :name) THEN 'valid' ELSE 'absent' END
+
+-- name: state_of_subscription
+SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
+                         WHERE s.subname = :name AND d.datname = pg_catalog.current_database()) THEN 'valid' ELSE 'absent' END
+
+-- name: state_of_prepared
+SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid = :name) THEN 'valid' ELSE 'absent' END
+
+-- name: state_of_partition
+-- `to_jsonb` since PostgreSQL 13 has no column for a half detached one.
+SELECT coalesce((SELECT CASE WHEN (pg_catalog.to_jsonb(i) ->> 'inhdetachpending')::boolean THEN 'pending' ELSE 'valid' END
+                 FROM pg_catalog.pg_inherits i WHERE i.inhrelid = pg_catalog.to_regclass(:name)), 'absent')
 
 -- name: invalid_indexes
 -- Those that nobody is building.
@@ -351,9 +410,157 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace 
 WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relname = :name
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid)
 
+-- name: watch_name
+-- Tells the connection that looks from the one that works.
+SELECT pg_catalog.set_config('application_name',
+                             pg_catalog.left(pg_catalog.current_setting('application_name') || ' (watching)', 63), false)
+
+-- name: watch_blockers
+-- Who is in the way of backend :pid. Asked only while it waits for a lock: pg_blocking_pids stops the lock manager for a moment. A
+-- blocking pid of 0 is a prepared transaction; of those, the ones that hold what we wait for are told. A column that this version of
+-- the server has not is NULL by way of JSON. The last column says for how long we have been waiting.
+WITH waiting AS MATERIALIZED (
+    SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = :pid AND wait_event_type = 'Lock'
+), blocking AS MATERIALIZED (
+    SELECT DISTINCT found.pid FROM waiting CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS found (pid)
+), locks AS MATERIALIZED (
+    SELECT * FROM pg_catalog.pg_locks WHERE EXISTS (SELECT FROM blocking)
+), wait AS MATERIALIZED (
+    SELECT max(extract(epoch FROM pg_catalog.clock_timestamp() - (pg_catalog.to_jsonb(wanted) ->> 'waitstart')::timestamptz))::float8
+           AS seconds
+    FROM locks wanted WHERE wanted.pid = :pid AND NOT wanted.granted
+)
+SELECT other.pid, coalesce(other.usename::text, ''),
+       coalesce(nullif(other.application_name, ''), CASE WHEN other.backend_type <> 'client backend' THEN other.backend_type END),
+       other.state, extract(epoch FROM pg_catalog.clock_timestamp() - other.xact_start)::float8,
+       (pg_catalog.to_jsonb(other) ->> 'query_id')::bigint,
+       CASE WHEN :show_queries THEN pg_catalog.left(other.query, 500) END, NULL::text, wait.seconds
+FROM blocking JOIN pg_catalog.pg_stat_activity other ON other.pid = blocking.pid CROSS JOIN wait
+UNION ALL
+SELECT 0, prepared.owner::text, NULL, 'prepared', extract(epoch FROM pg_catalog.clock_timestamp() - prepared.prepared)::float8, NULL, NULL,
+       prepared.gid, wait.seconds
+FROM blocking CROSS JOIN wait LEFT JOIN pg_catalog.pg_prepared_xacts prepared ON EXISTS (
+    SELECT FROM locks wanted
+    JOIN locks held ON held.granted AND held.pid IS NULL
+        AND (held.locktype, held.database, held.relation, held.page, held.tuple, held.virtualxid, held.transactionid, held.classid,
+             held.objid, held.objsubid)
+            IS NOT DISTINCT FROM
+            (wanted.locktype, wanted.database, wanted.relation, wanted.page, wanted.tuple, wanted.virtualxid, wanted.transactionid,
+             wanted.classid, wanted.objid, wanted.objsubid)
+    -- every transaction that writes holds its own id
+    JOIN locks own ON own.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = held.virtualtransaction
+    WHERE wanted.pid = :pid AND NOT wanted.granted AND own.transactionid = prepared.transaction
+)
+WHERE blocking.pid = 0
+ORDER BY 5 DESC NULLS LAST, 1
+
+-- name: watch_progress
+-- How far backend :pid has come with a command that the server counts: phase, object, done and total of what the phase goes through,
+-- the same in tuples, and in partitions or child tables. What a transaction has made itself has no name for us yet.
+SELECT phase, coalesce((SELECT oid::regclass::text FROM pg_catalog.pg_class WHERE oid = index_relid),
+                       (SELECT oid::regclass::text FROM pg_catalog.pg_class WHERE oid = relid)),
+       blocks_done, blocks_total, tuples_done, tuples_total, partitions_done, partitions_total
+FROM pg_catalog.pg_stat_progress_create_index WHERE pid = :pid
+UNION ALL
+SELECT 'vacuum: ' || phase, (SELECT oid::regclass::text FROM pg_catalog.pg_class WHERE oid = relid),
+       CASE phase WHEN 'scanning heap' THEN heap_blks_scanned WHEN 'vacuuming heap' THEN heap_blks_vacuumed END,
+       CASE WHEN phase IN ('scanning heap', 'vacuuming heap') THEN heap_blks_total END, NULL, NULL, NULL, NULL
+FROM pg_catalog.pg_stat_progress_vacuum WHERE pid = :pid
+UNION ALL
+SELECT lower(command) || ': ' || phase, (SELECT oid::regclass::text FROM pg_catalog.pg_class WHERE oid = relid),
+       heap_blks_scanned, CASE phase WHEN 'seq scanning heap' THEN heap_blks_total END, NULL, NULL, NULL, NULL
+FROM pg_catalog.pg_stat_progress_cluster WHERE pid = :pid
+UNION ALL
+SELECT 'analyze: ' || phase, (SELECT oid::regclass::text FROM pg_catalog.pg_class WHERE oid = relid),
+       sample_blks_scanned, CASE WHEN phase LIKE 'acquiring%sample rows' THEN sample_blks_total END, NULL, NULL,
+       child_tables_done, child_tables_total
+FROM pg_catalog.pg_stat_progress_analyze WHERE pid = :pid
+
+-- name: watch_copy
+-- From PostgreSQL 14 on. The server knows the size of a file, and not of what we send.
+SELECT lower(command), (SELECT oid::regclass::text FROM pg_catalog.pg_class WHERE oid = relid), bytes_processed, bytes_total,
+       NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+FROM pg_catalog.pg_stat_progress_copy WHERE pid = :pid
+
 -- name: pin_row
 UPDATE {history}
 SET name = :name, checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,
     down_first_line = :down_first_line, no_transaction = :no_transaction, irreversible = :irreversible,
     lock_timeout = :lock_timeout, statement_timeout = :statement_timeout, path = :path
 WHERE version = :version
+
+-- name: take_lock_row_of_others
+-- As take_lock_row, whoever the database belongs to: that stays as it is.
+INSERT INTO {lock} AS held (id, owner, holder, mode, fence, since, renewed_at)
+VALUES (1, :owner, :holder, 'advisory', 1, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp())
+ON CONFLICT (id) DO UPDATE
+SET owner = excluded.owner, holder = excluded.holder, mode = excluded.mode, fence = held.fence + 1, since = excluded.since,
+    renewed_at = excluded.renewed_at, expires_at = NULL
+WHERE held.mode IS DISTINCT FROM 'lease' OR held.expires_at IS NULL OR held.expires_at < pg_catalog.clock_timestamp()
+RETURNING fence
+
+-- name: write_claim
+UPDATE {lock} SET environment = :environment, database_name = :database_name, repository = :repository WHERE id = 1
+
+-- name: insert_repaired
+-- What a person says is in force: as insert_applied, but nothing ran.
+INSERT INTO {history} (version, name, applied_at, checksum, status, direction, path, token_checksum,
+    down_script, down_checksum, down_first_line, transactional, no_transaction, irreversible, lock_timeout, statement_timeout,
+    statements_done, statements_total, git_revision, tool_version)
+VALUES (:version, :name, pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', :checksum, 'success', 'up', :path, :token_checksum,
+    :down_script, :down_checksum, :down_first_line, :transactional, :no_transaction, :irreversible, :lock_timeout, :statement_timeout,
+    :statements_total, :statements_total, :git_revision, :tool_version)
+
+-- name: accept_row
+UPDATE {history}
+SET name = :name, checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,
+    down_first_line = :down_first_line, no_transaction = :no_transaction, irreversible = :irreversible,
+    lock_timeout = :lock_timeout, statement_timeout = :statement_timeout, path = :path, git_revision = :git_revision
+WHERE version = :version
+
+-- name: settle_row
+UPDATE {history}
+SET status = 'success', direction = 'up', error_message = NULL, statements_done = statements_total,
+    intent_digest = NULL, intent_object = NULL, intent_before = NULL
+WHERE version = :version
+
+-- name: lock_session
+-- Of a session of another role the server tells only a part, unless we may read all statistics.
+SELECT held.pid, coalesce(pg_catalog.pg_get_userbyid(activity.usesysid)::text, ''), coalesce(activity.application_name, ''),
+       coalesce(pg_catalog.host(activity.client_addr), ''), coalesce(activity.state, ''),
+       extract(epoch FROM activity.backend_start)::float8, extract(epoch FROM activity.xact_start)::float8
+FROM pg_catalog.pg_locks held LEFT JOIN pg_catalog.pg_stat_activity activity ON activity.pid = held.pid
+WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+  AND held.classid = :key_high AND held.objid = :key_low
+  AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+
+-- name: lock_row
+SELECT coalesce(holder, owner::text, ''), coalesce(mode, ''), extract(epoch FROM since)::float8, extract(epoch FROM renewed_at)::float8,
+       coalesce(mode = 'lease' AND expires_at > pg_catalog.clock_timestamp(), false), fence
+FROM {lock} WHERE id = 1
+
+-- name: insert_unlock
+INSERT INTO {journal} (attempt, event, outcome, message, git_revision, git_author, environment, database_name, verb, os_user, host, pid,
+    tool_version, fence)
+VALUES (:attempt, 'unlock', :outcome, :message, :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid,
+    :tool_version, :fence)
+
+-- name: end_lock_session
+-- Divides by zero, and so rolls the transaction back, when it is not this very session any more that holds the lock.
+WITH ended AS MATERIALIZED (
+    SELECT pg_catalog.pg_terminate_backend(held.pid) AS done
+    FROM pg_catalog.pg_locks held JOIN pg_catalog.pg_stat_activity activity ON activity.pid = held.pid
+    WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+      AND held.classid = :key_high AND held.objid = :key_low AND held.pid = :session
+      AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+      AND round(extract(epoch FROM activity.backend_start)::numeric, 3) IS NOT DISTINCT FROM round(:connected_at::numeric, 3)
+)
+SELECT 1 / count(*) FILTER (WHERE done) FROM ended
+
+-- name: clear_lock_row
+-- Divides by zero when somebody else has taken the lock since.
+WITH cleared AS (
+    UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL, renewed_at = pg_catalog.clock_timestamp()
+    WHERE id = 1 AND fence = :fence RETURNING 1
+)
+SELECT 1 / count(*) FROM cleared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import uuid
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from reconciler import __version__
 from reconciler.database.failures import mask_literals
 from reconciler.database.messages import StepMessage, run_message
+from reconciler.database.objects import read_states
 from reconciler.database.outcome import (
     excerpt_for_journal,
     failure_of,
@@ -23,10 +25,14 @@ from reconciler.database.outcome import (
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_stored_downs
 from reconciler.database.session import BOOKKEEPING_LIMITS, Session
+from reconciler.database.watching import Watch
 from reconciler.model import (
     Actor,
+    AttemptKey,
+    Blocker,
     Direction,
     ErrorClass,
+    HookResult,
     Migration,
     Observation,
     Pin,
@@ -38,12 +44,18 @@ from reconciler.model import (
     StepResult,
     StoredDown,
 )
-from reconciler.sqltext import Sendable, sendable, statements_digest
+from reconciler.model.encoding import blocker_as_dict
+from reconciler.redaction import redact
+from reconciler.sqltext import Sendable, sendable
 
 _LOCK_ATTEMPTS = 10
 """A transactional step that meets a table lock is tried this often before it stalls."""
 _LOCK_PAUSE = 0.5
 """Seconds: the longest first pause between those attempts; it doubles up to eight times as much."""
+
+
+_LONGEST_DURATION = 2**31 - 1
+"""Milliseconds that the journal's column has room for: 24 days."""
 
 
 class _Attempt(NamedTuple):
@@ -65,8 +77,11 @@ class _Attempt(NamedTuple):
 class HeldLock:
     """Writes to a database whose lock this process holds on this very session."""
 
-    def __init__(self, session: Session, reader: Reader, actor: Actor, owner: uuid.UUID, fence: int) -> None:
+    def __init__(
+        self, session: Session, reader: Reader, actor: Actor, owner: uuid.UUID, fence: int, watch: Watch
+    ) -> None:
         self._session = session
+        self.watch = watch
         self._reader = reader
         self._actor = actor
         self._owner = str(owner)
@@ -88,6 +103,10 @@ class HeldLock:
         """Return the stored down scripts of `versions`, without those that have none."""
         return await read_stored_downs(self._session, list(versions))
 
+    async def look_at(self, objects: Sequence[str]) -> dict[str, str]:
+        """Return the state of each of `objects`; see `reconciler.model.Writer`."""
+        return await read_states(self._session, objects)
+
     async def pin(self, pins: Sequence[Pin]) -> None:
         """Complete the rows of the earlier tool, all in one transaction, and say so in the journal."""
         blocks = []
@@ -97,7 +116,7 @@ class HeldLock:
                     "pin_row",
                     version=pin.version,
                     name=pin.migration.name,
-                    **_kept(pin.migration, pin.token_checksum),
+                    **kept(pin.migration, pin.token_checksum),
                 )
             )
             event = self.empty_event("repair", version=pin.version, name=pin.migration.name, outcome="pinned")
@@ -112,10 +131,15 @@ class HeldLock:
 
     async def run(self, step: Step, *, durable: bool, following: Sequence[Step] = ()) -> StepResult:
         """Run one step and record it; see `reconciler.model.Writer.run`."""
-        if not step.transactional:
+        with self.watch.over(step):
+            if step.transactional:
+                return await self._run_transaction(step, following, durable=durable)
             from reconciler.database.statements import run_statements
 
-            return await run_statements(self, step)
+            with self.watch.message(step.lock_timeout):
+                return await run_statements(self, step)
+
+    async def _run_transaction(self, step: Step, following: Sequence[Step], *, durable: bool) -> StepResult:
         pause = _LOCK_PAUSE
         started = monotonic()
         if self._announced is not None and self._announced.step is not step:
@@ -125,9 +149,11 @@ class HeldLock:
         announced = self._attempt_at(following[0]) if following and following[0].transactional else None
         for count in range(1, _LOCK_ATTEMPTS + 1):
             message = self._message(attempt, announced, durable=durable, begun=begun)
-            answer = await run_message(
-                self._session, message, meanwhile=lambda: self._prepare(following[1:2])
-            )
+            # who holds the table has to be seen before the next attempt gives up; the first is not slowed down by looking
+            with self.watch.message(step.lock_timeout if count > 1 else 0.0):
+                answer = await run_message(
+                    self._session, message, meanwhile=lambda: self._prepare(following[1:2])
+                )
             begun = begun or answer.started
             if answer.committed:
                 self._announced = announced
@@ -141,12 +167,15 @@ class HeldLock:
             if answer.committed:
                 self._unflushed = not durable
                 return StepResult(duration=answer.duration, durable=durable)
-            if not (is_lock_timeout(answer) and count < _LOCK_ATTEMPTS):
+            if not is_lock_timeout(answer):
+                break
+            self.watch.timed_out(step.lock_timeout)
+            if count == _LOCK_ATTEMPTS:
                 break
             await self._session.roll_back()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))
             pause = min(pause * 2, _LOCK_PAUSE * 8)
-        problem = failure_of(answer, step)
+        problem = self.watch.explain(failure_of(answer, step))
         await self.record_failure(
             step, problem, attempt.attempt_id, elapsed=monotonic() - started, begun=begun
         )
@@ -299,6 +328,7 @@ class HeldLock:
             "column_number": problem.place.column if problem.place else None,
             "excerpt": mask_literals(excerpt_for_journal(step, problem)) or None,
             "statement_index": problem.statement_index,
+            "blockers": _as_json(self.watch.blockers_behind(problem)),
         }
 
     async def write(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
@@ -309,19 +339,28 @@ class HeldLock:
         Raises:
             ProblemError: `LockLost` when the lock is no longer ours; nothing of it is in force then.
         """
-        fence = self._session.queries(
+        try:
+            return await self._session.transact(*blocks, self.strict_fence, doing=doing)
+        except ProblemError as error:
+            if error.problem.sqlstate == "22012":
+                raise ProblemError(lock_lost()) from None
+            raise
+
+    @property
+    def strict_fence(self) -> str:
+        """The statement that fails, dividing by zero, when the lock is no longer ours; the last before a COMMIT."""
+        return self._session.queries(
             "strict_fence",
             owner=self._owner,
             fence=self._fence,
             key_high=ADVISORY_KEY >> 32,
             key_low=ADVISORY_KEY & 0xFFFFFFFF,
         )
-        try:
-            return await self._session.transact(*blocks, fence, doing=doing)
-        except ProblemError as error:
-            if error.problem.sqlstate == "22012":
-                raise ProblemError(lock_lost()) from None
-            raise
+
+    @property
+    def holds_lock(self) -> bool:
+        """True: nobody else writes meanwhile."""
+        return True
 
     @property
     def session(self) -> Session:
@@ -349,15 +388,11 @@ class HeldLock:
         return {
             "version": step.version,
             "name": step.name,
-            **_kept(migration, step.token_checksum),
+            **kept(migration, step.token_checksum),
             "statements_total": len(step.statements),
             "git_revision": self._actor.git_revision or None,
             "tool_version": __version__,
         }
-
-    def progress(self, step: Step, done: int) -> dict[str, Literal]:
-        """The columns that tell how far a step outside a transaction has come."""
-        return {"statements_done": done, "statements_digest": statements_digest(step.statements, done)}
 
     def _who(self) -> dict[str, Literal]:
         actor = self._actor
@@ -379,9 +414,19 @@ class HeldLock:
         empty: dict[str, Literal] = dict.fromkeys(_EVENT_COLUMNS)
         return {**empty, "attempt": str(uuid.uuid4()), "event": event, **self._who(), **known}
 
-    async def record(self, event: str, problem: Problem | None = None) -> None:
-        """Write an event that is no step's: a retry asked for, a plan refused."""
+    async def record(
+        self, event: str, problem: Problem | None = None, *, of: AttemptKey | None = None
+    ) -> None:
+        """Write an event that is no step's: a retry asked for, a plan refused.
+
+        Args:
+            event: its name.
+            problem: why, for a refusal.
+            of: the attempt that it is about.
+        """
         known = self.empty_event(event)
+        if of is not None:
+            known |= {"version": of.version, "direction": of.direction.value}
         if problem is not None:
             known |= {
                 "version": problem.version,
@@ -393,6 +438,25 @@ class HeldLock:
                 "column_number": problem.place.column if problem.place else None,
             }
         await self.write(self._session.queries("insert_event", **known), doing=f"recording the {event} event")
+
+    async def record_hook(self, result: HookResult) -> None:
+        """Write a `hook` event; see `reconciler.model.Writer.record_hook`."""
+        occasion, problem = result.occasion, result.problem
+        way = f"{occasion.moment}, from version {occasion.from_version} to {occasion.target_version}"
+        lines = [way] if problem is None else [f"{way}: {problem.message}", *problem.detail.splitlines()]
+        known: dict[str, Literal] = {
+            "attempt": str(uuid.uuid4()),
+            "name": result.hook.label[:255],
+            "outcome": "success" if problem is None else "failed",
+            "execution_time_ms": min(round(result.duration * 1000), _LONGEST_DURATION),
+            "reason": problem.reason.value if problem is not None else None,
+            "message": redact("\n".join(lines)),
+            "artefact": redact(result.artefact) or None,
+            **self._who(),
+        }
+        await self.write(
+            self._session.queries("insert_hook", **known), doing=f"recording the hook {result.hook.label}"
+        )
 
     async def release(self) -> None:
         """Give the lock back. A broken session has already lost it."""
@@ -433,6 +497,7 @@ _EVENT_COLUMNS = [
     "column_number",
     "excerpt",
     "statement_index",
+    "blockers",
 ]
 _FAILED_COLUMNS = [
     "version",
@@ -446,7 +511,7 @@ _FAILED_COLUMNS = [
 ]
 
 
-def _kept(migration: Migration, token_checksum: str) -> dict[str, Literal]:
+def kept(migration: Migration, token_checksum: str) -> dict[str, Literal]:
     """What of a migration lives on with the database: its digests and all that a later rollback needs."""
     down = migration.down
     directives = migration.directives
@@ -474,6 +539,11 @@ _MAY_RETURN_ROWS = re.compile(
 def _may_return_rows(script: str) -> bool:
     """Whether `script` may send us rows, of which nobody knows how many."""
     return _MAY_RETURN_ROWS.search(script) is not None
+
+
+def _as_json(blockers: Sequence[Blocker]) -> str | None:
+    """Who was in the way, for the journal."""
+    return json.dumps([blocker_as_dict(blocker) for blocker in blockers]) if blockers else None
 
 
 def _milliseconds(seconds: float) -> int:

@@ -26,6 +26,10 @@ class HistoryRow(NamedTuple):
     `token_checksum` and `down_checksum` are None for rows of the earlier tool that no pass has pinned yet. `has_down` is
     True when a down script is stored. `statements_digest` chains the digests of the statements already done of a
     migration that is not transactional.
+
+    `intent_digest` is there while the statement after those that are done may have taken effect without a word of it here:
+    the digest of that statement. `intent_object` is what tells whether it did, `index "public".a_id` say, and
+    `intent_before` what was seen of that before the statement was sent.
     """
 
     version: int
@@ -42,6 +46,9 @@ class HistoryRow(NamedTuple):
     statements_total: int
     statements_digest: str | None
     git_revision: str | None
+    intent_digest: str | None = None
+    intent_object: str | None = None
+    intent_before: str | None = None
 
     @property
     def counts_as_applied(self) -> bool:

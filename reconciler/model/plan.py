@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.model.history import AttemptKey
+from reconciler.model.hooks import Hooks
 from reconciler.model.migration import Direction, Migration, Script, ScriptSource, Statement
 from reconciler.model.problem import Problem
 from reconciler.model.value import value
@@ -22,6 +23,8 @@ class Step:
         transactional: one transaction with its history row; otherwise statement by statement.
         first_statement: index (from 0) of the statement to begin with: over 0 when an earlier attempt at a
             non-transactional migration did the ones before it.
+        leftover: an invalid index, quoted and with its schema, that an earlier attempt left behind: dropped first. Empty
+            when there is none.
         lock_timeout: seconds to wait for a table lock, 0 = for ever.
         statement_timeout: seconds a statement may take, 0 = for ever.
         key: what a failure of this step is filed under.
@@ -38,6 +41,7 @@ class Step:
     statements: tuple[Statement, ...]
     transactional: bool
     first_statement: int = 0
+    leftover: str = ""
     lock_timeout: float
     statement_timeout: float
     key: AttemptKey
@@ -68,6 +72,7 @@ class Plan:
         refusals: every reason against running.
         warnings: things a person should know that do not stand against running.
         pins: rows to be completed before the first step.
+        hooks: commands that are run around the steps; none when there is no step.
     """
 
     current: int
@@ -76,6 +81,7 @@ class Plan:
     refusals: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     pins: tuple[Pin, ...] = ()
+    hooks: Hooks = Hooks()
 
     @property
     def in_sync(self) -> bool:

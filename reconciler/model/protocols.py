@@ -16,10 +16,13 @@ from reconciler.model.history import (
     Observation,
     StoredDown,
 )
+from reconciler.model.hooks import Hook, HookOccasion, HookResult
 from reconciler.model.plan import Pin, Step
 from reconciler.model.problem import Problem
+from reconciler.model.repair import LockState, Repair
 from reconciler.model.status import DaemonStatus
 from reconciler.model.value import value
+from reconciler.model.watching import Blocker, StepProgress
 from reconciler.redaction import Secret
 
 
@@ -64,6 +67,22 @@ class StepResult:
     durable: bool
 
 
+class StepWatcher(Protocol):
+    """Hears what a second connection sees of a step that takes its time. Of a step that is over soon it hears nothing."""
+
+    def progressed(self, step: Step, progress: StepProgress | None) -> None:
+        """The step has come further; None when what runs now counts nothing."""
+
+    def blocked(self, step: Step, blockers: Sequence[Blocker]) -> None:
+        """Others hold what the step waits for. Told at each look, about once a second; once without any when that is over."""
+
+    def waited(self, step: Step, seconds: float) -> None:
+        """The step waited for locks on tables, so long in all, pauses between attempts included; and that is over."""
+
+    def unwatched(self, step: Step, problem: Problem) -> None:
+        """Nobody could look. The step runs on; told once a step."""
+
+
 class Writer(Protocol):
     """A database whose lock we hold. Every write it makes is fenced: it fails with `LockLost` once the lock is gone."""
 
@@ -73,6 +92,15 @@ class Writer(Protocol):
 
     async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
         """Return the stored down scripts of `versions`, without those that have none."""
+        ...
+
+    async def look_at(self, objects: Sequence[str]) -> dict[str, str]:
+        """Return the state of each of `objects`, as `HistoryRow.intent_object` names them: `absent`, `valid`, ..."""
+        ...
+
+    @property
+    def holds_lock(self) -> bool:
+        """True: nobody else writes meanwhile."""
         ...
 
     async def pin(self, pins: Sequence[Pin]) -> None:
@@ -98,6 +126,42 @@ class Writer(Protocol):
         """Make every step run so far durable."""
         ...
 
+    async def record_hook(self, result: HookResult) -> None:
+        """Write a `hook` event to the journal.
+
+        Raises:
+            ProblemError: `LockLost`, or the database could not be reached.
+        """
+        ...
+
+
+class HookRunner(Protocol):
+    """Runs the hooks of one database. Whoever hands one out has consented to run what git says."""
+
+    async def run(self, hook: Hook, occasion: HookOccasion) -> HookResult:
+        """Run one hook to its end. That it failed is in the result; when the task is cancelled, the hook is ended."""
+        ...
+
+
+class Repairer(Protocol):
+    """A database whose lock we hold, to change its history by a person's word. Every write is fenced."""
+
+    async def observe(self) -> Observation:
+        """Read the database again, now that nobody else writes."""
+        ...
+
+    async def repair(self, repair: Repair, reason: str) -> None:
+        """Make a repair and write it into the journal, in one transaction.
+
+        Args:
+            repair: decided on what `observe` said under this lock.
+            reason: the person's, for the journal.
+
+        Raises:
+            ProblemError: nothing of it is in force.
+        """
+        ...
+
 
 class Database(Protocol):
     """One database of one environment. One task at a time uses it."""
@@ -114,8 +178,22 @@ class Database(Protocol):
         """Return the stored down scripts of `versions`, without those that have none."""
         ...
 
+    async def look_at(self, objects: Sequence[str]) -> dict[str, str]:
+        """Return the state of each of `objects`, as `HistoryRow.intent_object` names them: `absent`, `valid`, ..."""
+        ...
+
+    @property
+    def holds_lock(self) -> bool:
+        """False: somebody else may write at any time."""
+        ...
+
     def writer(
-        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+        self,
+        actor: Actor,
+        *,
+        acquire_timeout: float,
+        on_waiting: Callable[[LockHolder], None] | None = None,
+        watcher: StepWatcher | None = None,
     ) -> AbstractAsyncContextManager[Writer]:
         """Take the lock, make our tables if need be, claim the database, and hand out a writer.
 
@@ -123,6 +201,7 @@ class Database(Protocol):
             actor: who asks.
             acquire_timeout: seconds to wait for the lock; 0 tries once.
             on_waiting: called once when somebody else holds the lock.
+            watcher: hears how long steps get on, and who is in their way.
 
         Raises:
             ProblemError: `LockHeld`, `ClaimedByOther`, `ForeignHistory`, `PermissionDenied`, `ReadOnly`, ...
@@ -135,6 +214,44 @@ class Database(Protocol):
 
     async def record_refusal(self, actor: Actor, problem: Problem) -> None:
         """Write a refusal to the journal, if it is not already the newest event there."""
+        ...
+
+    def repairer(
+        self,
+        actor: Actor,
+        *,
+        acquire_timeout: float,
+        on_waiting: Callable[[LockHolder], None] | None = None,
+        taking_over: bool = False,
+    ) -> AbstractAsyncContextManager[Repairer]:
+        """Take the lock as `writer` does, to repair.
+
+        Args:
+            actor: who asks.
+            acquire_timeout: seconds to wait for the lock; 0 tries once.
+            on_waiting: called once when somebody else holds the lock.
+            taking_over: whom the database belongs to stands as it is, and not in the way.
+
+        Raises:
+            ProblemError: as `writer`.
+        """
+        ...
+
+    async def read_lock(self) -> LockState:
+        """Read all there is to know of the lock. Needs no privilege on our tables as long as they are not there."""
+        ...
+
+    async def unlock(self, state: LockState, actor: Actor, reason: str) -> None:
+        """Free the lock: end the session that holds it, withdraw a lease, clear a forgotten row; and say so in the journal.
+
+        Args:
+            state: what was shown to whoever said yes; when it is not so any more, nothing is done.
+            actor: who asks.
+            reason: the person's, for the journal.
+
+        Raises:
+            ProblemError: `RepairRefused` when the state has changed, `PermissionDenied`, ...
+        """
         ...
 
     async def applied(self, version: int | None = None) -> list[AppliedMigration]:

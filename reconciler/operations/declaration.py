@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from reconciler.catalog import Catalog
 from reconciler.manifest import Policy, Timeouts
-from reconciler.model import Claim, Observation, Plan, Reason, StoredDown
+from reconciler.model import Claim, Hooks, Observation, Plan, Reason, StoredDown
 from reconciler.model.value import value
-from reconciler.planner import PlanRequest, is_heavy, plan, stored_downs_needed
+from reconciler.planner import PlanRequest, is_heavy, objects_needed, plan, stored_downs_needed
 
 LOCK_TIMEOUT_REST = timedelta(minutes=30)
 """After a plan stalled on a table's lock it is tried again by itself when this has passed."""
@@ -30,8 +31,9 @@ class Declaration:
         policy_digest: see `reconciler.manifest.Manifest.policy_digest`.
         claim: whom it is to belong to; None for a one-off command that has only a DSN.
         suspended: nothing may run.
-        history_schema: where our tables live.
         retry: an earlier failure does not stand against running, as when a person asks.
+        hooks: commands to run around the steps of a plan.
+        hooks_allowed: whoever started this process lets them run; if not, a plan with hooks is refused.
     """
 
     target: int
@@ -41,8 +43,9 @@ class Declaration:
     policy_digest: str
     claim: Claim | None
     suspended: bool = False
-    history_schema: str = ""
     retry: bool = False
+    hooks: Hooks = Hooks()
+    hooks_allowed: bool = True
 
 
 class Readable(Protocol):
@@ -54,6 +57,15 @@ class Readable(Protocol):
 
     async def stored_downs(self, versions: Sequence[int]) -> dict[int, StoredDown]:
         """Return the stored down scripts of `versions`."""
+        ...
+
+    async def look_at(self, objects: Sequence[str]) -> dict[str, str]:
+        """Return the state of each of `objects`."""
+        ...
+
+    @property
+    def holds_lock(self) -> bool:
+        """True when nobody else writes meanwhile."""
         ...
 
 
@@ -91,6 +103,11 @@ async def plan_for(database: Readable, declaration: Declaration, now: datetime) 
     ):
         return observation, latest.plan
 
+    # what somebody else is at work on is looked at when the lock is ours
+    busy = observation.holder is not None and not database.holds_lock
+    doubtful = [] if busy else objects_needed(observation)
+    objects = await database.look_at(doubtful) if doubtful else {}
+
     def request(stored_downs: dict[int, StoredDown]) -> PlanRequest:
         return PlanRequest(
             catalog=declaration.catalog,
@@ -103,7 +120,7 @@ async def plan_for(database: Readable, declaration: Declaration, now: datetime) 
             stored_downs=stored_downs,
             retry=declaration.retry or rested,
             suspended=declaration.suspended,
-            history_schema=declaration.history_schema,
+            objects=None if busy else objects,
         )
 
     needed = stored_downs_needed(request({}))
@@ -111,6 +128,20 @@ async def plan_for(database: Readable, declaration: Declaration, now: datetime) 
     complete = request(stored)
     # taking megabytes of SQL apart takes seconds, and other databases wait for this thread
     planned = await asyncio.to_thread(plan, complete) if is_heavy(complete) else plan(complete)
-    if not needed:
+    if declaration.hooks and not declaration.suspended:
+        planned = _with_hooks(planned, declaration)
+    if not needed and not busy and not doubtful:
         _latest[database] = _Planned(observation, declaration, rested, planned)
     return observation, planned
+
+
+def _with_hooks(planned: Plan, declaration: Declaration) -> Plan:
+    """`planned` with the hooks that run around it, refused when they may not: also when nothing is to be done, so that this
+    is noticed before something is."""
+    from reconciler.operations.hooking import hooks_not_allowed
+
+    refusals = planned.refusals
+    if not declaration.hooks_allowed:
+        environment = declaration.claim.environment if declaration.claim else "this environment"
+        refusals = (*refusals, hooks_not_allowed(declaration.hooks, environment))
+    return replace(planned, refusals=refusals, hooks=declaration.hooks if planned.steps else Hooks())

@@ -1,36 +1,85 @@
-"""Rows in doubt: attempts outside a transaction that began and did not end well.
+"""Attempts outside a transaction that began and did not end well: how far they came, and whether to go on from there.
 
-A failed attempt knows how far it came, and is finished from there while the target still asks for it. Everything else
-is for a person to look at: running a statement twice, or never, can destroy data, so nothing is guessed.
+What is done is on record. Of the one statement that may have taken effect without a word of it, the record says what to
+look at, and looking settles it. The rest is for a person: running a statement twice, or never, can destroy data, so
+nothing is guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from reconciler.model import Direction, HistoryRow, Migration, Problem, Reason, RowStatus, Script, Statement
+from reconciler.model import (
+    Direction,
+    HistoryRow,
+    Migration,
+    Observation,
+    Problem,
+    Reason,
+    RowStatus,
+    Script,
+    Statement,
+)
 from reconciler.planner.wording import counted, label
-from reconciler.sqltext.progress import statements_digest
+from reconciler.sqltext import OPAQUE, REPEATABLE, intent_digest, statements_digest
+
+ABSENT = "absent"
+VALID = "valid"
+INVALID = "invalid"
+BUILDING = "building"
+PENDING = "pending"
+"""A partition whose DETACH CONCURRENTLY was cut off between its two transactions."""
 
 
-def unresolvable(row: HistoryRow, migration: Migration | None, target: int) -> Problem | None:
+class Reached(NamedTuple):
+    """How far an attempt came.
+
+    Args:
+        done: how many statements are in force.
+        leftover: an invalid index that the next one left behind, empty when there is none.
+    """
+
+    done: int
+    leftover: str = ""
+
+
+def objects_needed(observation: Observation) -> list[str]:
+    """What to look at before planning: the objects that tell whether statements in doubt took effect."""
+    return [
+        row.intent_object
+        for row in observation.rows
+        if row.status is not RowStatus.SUCCESS
+        and row.intent_object
+        and _kind(row) not in (REPEATABLE, OPAQUE)
+    ]
+
+
+def unresolvable(
+    row: HistoryRow, migration: Migration | None, target: int, objects: Mapping[str, str] | None
+) -> Problem | None:
     """Why no plan to `target` can settle `row`, or None when it can or when there is nothing to settle.
 
     Args:
         row: one that is not `success`.
         migration: its file, None when there is none (any more).
         target: the declared version.
+        objects: the state of what `objects_needed` names; None while somebody is at work on the database.
     """
-    if row.status is RowStatus.RUNNING:
-        return _doubt(row, _interruption(row), f"look at the database to find out; then {_by_hand(row)}")
-    stopped = f"the {row.direction} of {label(row.version, row.name)} failed after {_progress(row)}"
+    if row.status is RowStatus.RUNNING and (row.transactional or not row.statements_total):
+        message = f"the {row.direction} of {label(row.version, row.name)} was interrupted, and nobody recorded how far it came"
+        return _doubt(row, message, f"look at the database to find out; then {_by_hand(row)}")
+    reached = _reached(row, objects)
+    if isinstance(reached, Problem):
+        return reached
+    stopped = _stopped(row, reached.done)
     if row.direction is Direction.DOWN:
         if row.version > target:
             return None
         message = f"{stopped}, and target_version {target} asks for the migration to be there"
         resume = f"set target_version below {row.version} to finish the down; or "
         return _doubt(row, message, resume + _by_hand(row))
-    if row.transactional or not row.statements_done:
+    if row.transactional or not reached.done:
         return None
     if row.version > target:
         message = f"{stopped}, and target_version {target} does not ask for it any more"
@@ -43,35 +92,86 @@ def unresolvable(row: HistoryRow, migration: Migration | None, target: int) -> P
 
 
 def first_statement(
-    row: HistoryRow, script: Script, statements: Sequence[Statement], transactional: bool
-) -> int | Problem:
-    """The index (from 0) of the statement to go on with after the failed attempt `row`, or why that is not possible.
+    row: HistoryRow,
+    script: Script,
+    statements: Sequence[Statement],
+    transactional: bool,
+    objects: Mapping[str, str] | None,
+) -> Reached | Problem:
+    """Where to go on after the attempt `row`, or why that is not possible.
 
     Args:
-        row: a failed attempt in the direction of `script`.
+        row: a failed or interrupted attempt in the direction of `script`.
         script: what would run now.
         statements: `script`, split.
         transactional: whether `script` would run in a transaction now.
+        objects: the state of what `objects_needed` names; None while somebody is at work on the database.
     """
-    done = row.statements_done
-    if row.transactional or not done:
-        return 0
-    stopped = f"the {row.direction} of {label(row.version, row.name)} failed after {_progress(row)}"
+    reached = _reached(row, objects)
+    if isinstance(reached, Problem) or row.transactional or not reached.done:
+        return reached
+    done = reached.done
+    stopped = _stopped(row, done)
     restore = f"restore the first {counted(done, 'statement')} in {script.path}{applied_from(row)}"
     if transactional:
         message = f"{stopped}, outside a transaction, and what would run now asks for a transaction"
         remedy = f"{restore} with `-- reconciler: no-transaction`, and change only what follows; or {_by_hand(row)}"
         return _doubt(row, message, remedy)
-    if done > len(statements) or row.statements_digest != statements_digest(statements, done):
+    if not _still_begins_with(statements, row, done):
         were = "the one that was already done has" if done == 1 else "those that were already done have"
         message = f"{stopped}, and {were} been changed since"
         return _doubt(row, message, f"{restore} and change only what follows; or {_by_hand(row)}")
-    return done
+    return reached
+
+
+def _still_begins_with(statements: Sequence[Statement], row: HistoryRow, done: int) -> bool:
+    """Whether the first `done` of `statements` are those that are in force."""
+    recorded = row.statements_done
+    if done > len(statements) or (row.statements_digest or "") != statements_digest(statements, recorded):
+        return False
+    return done == recorded or intent_digest(statements[recorded]) == row.intent_digest
 
 
 def applied_from(row: HistoryRow) -> str:
     """` as of commit 0123456789ab`, or nothing when the row does not say."""
     return f" as of commit {row.git_revision[:12]}" if row.git_revision else ""
+
+
+def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Problem:
+    """How far the attempt `row` came, once its last statement is settled; or why that cannot be told."""
+    done = row.statements_done
+    if row.transactional or row.intent_digest is None:
+        # the statement after those that are done is committed together with its record, or was never sent
+        return Reached(done)
+    if objects is None:
+        # no plan runs before the lock is ours, and then it is made again
+        return Reached(done)
+    kind, before = _kind(row), row.intent_before or ABSENT
+    _, _, name = (row.intent_object or "").partition(" ")
+    now = objects.get(row.intent_object or "", "")
+    if kind == "index" and now == INVALID and before == ABSENT:
+        return Reached(done, leftover=name)
+    if row.status is RowStatus.FAILED or kind == REPEATABLE:
+        return Reached(done)
+    if kind == OPAQUE or not now:
+        return _doubt(row, _unknown(row, "nothing in the database tells"), f"find out; then {_by_hand(row)}")
+    if now == BUILDING:
+        why = f"the index {name} is being built at this moment"
+        return _doubt(row, _unknown(row, why), "wait until it is there; then run `reconciler retry`")
+    if now == PENDING:
+        why = f"the partition {name} is half detached"
+        return _doubt(
+            row,
+            _unknown(row, why),
+            f"run ALTER TABLE ... DETACH PARTITION {name} FINALIZE; then {_by_hand(row)}",
+        )
+    gone = kind.startswith("no-") or kind in ("partition", "prepared")
+    took_effect = (now == ABSENT) != (before == ABSENT) and (now == ABSENT) == gone
+    return Reached(done + 1 if took_effect else done)
+
+
+def _kind(row: HistoryRow) -> str:
+    return (row.intent_object or OPAQUE).partition(" ")[0]
 
 
 def _doubt(row: HistoryRow, message: str, remedy: str) -> Problem:
@@ -84,28 +184,27 @@ def _doubt(row: HistoryRow, message: str, remedy: str) -> Problem:
     )
 
 
-def _interruption(row: HistoryRow) -> str:
-    attempt = f"the {row.direction} of {label(row.version, row.name)}"
-    done, total = row.statements_done, row.statements_total
-    if not total:
-        return f"{attempt} was interrupted, and nobody recorded how far it came"
-    if done >= total:
-        return f"{attempt} was interrupted after {_progress(row)}, before its end was recorded"
-    return f"{attempt} was interrupted after {_progress(row)}, and nobody knows whether statement {done + 1} took effect"
+def _unknown(row: HistoryRow, why: str) -> str:
+    return (
+        f"the {row.direction} of {label(row.version, row.name)} was interrupted after {_progress(row, row.statements_done)}, "
+        f"and whether statement {row.statements_done + 1} took effect is not known: {why}"
+    )
 
 
-def _progress(row: HistoryRow) -> str:
+def _stopped(row: HistoryRow, done: int) -> str:
+    ended = "failed" if row.status is RowStatus.FAILED else "was interrupted"
+    return f"the {row.direction} of {label(row.version, row.name)} {ended} after {_progress(row, done)}"
+
+
+def _progress(row: HistoryRow, done: int) -> str:
     """`1 of 3 statements`."""
-    return f"{row.statements_done} of {counted(row.statements_total, 'statement')}"
+    return f"{done} of {counted(row.statements_total, 'statement')}"
 
 
 def _by_hand(row: HistoryRow) -> str:
-    """What a person has to do, in SQL, to settle `row` without this program."""
-    remove = f"`DELETE FROM schema_migrations WHERE version = {row.version}`"
-    keep = (
-        "`UPDATE schema_migrations SET status = 'success', direction = 'up', error_message = NULL "
-        f"WHERE version = {row.version}`"
-    )
+    """How a person says what became of `row`."""
+    applied = f"`reconciler repair --mark-applied {row.version}`"
+    gone = f"`reconciler repair --mark-rolled-back {row.version}`"
     if row.direction is Direction.UP:
-        return f"finish it by hand and run {keep}, or undo by hand what was done and run {remove}"
-    return f"finish it by hand and run {remove}, or undo by hand what was done and run {keep}"
+        return f"finish it by hand and run {applied}, or undo by hand what was done and run {gone}"
+    return f"finish it by hand and run {gone}, or undo by hand what was done and run {applied}"

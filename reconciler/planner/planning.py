@@ -74,7 +74,7 @@ def _refuse_doubts(
     for row in unsure:
         if row.version in broken:
             continue
-        problem = unresolvable(row, request.catalog.get(row.version), request.target)
+        problem = unresolvable(row, request.catalog.get(row.version), request.target, request.objects)
         if problem is not None:
             findings.refusals.append(problem)
             refused.add(row.version)

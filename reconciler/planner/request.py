@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from reconciler.catalog import Catalog
 from reconciler.manifest.values import Policy, Timeouts
@@ -22,10 +23,10 @@ class PlanRequest:
         timeouts: the manifest's, for migrations that do not set their own.
         policy_digest: `Manifest.policy_digest`; part of the key a failure is filed under.
         claim: whom the database is to belong to; None for a one-off command that knows only a DSN.
+        objects: the state of what `objects_needed` names; None while somebody else holds the lock, since it may change.
         stored_downs: the stored down scripts of (at least) the versions that `stored_downs_needed` names.
         retry: plan again what failed before, although nothing changed.
         suspended: the environment is suspended: nothing may run.
-        history_schema: where our tables live, for messages; empty when not known.
     """
 
     catalog: Catalog
@@ -38,4 +39,4 @@ class PlanRequest:
     stored_downs: Mapping[int, StoredDown]
     retry: bool
     suspended: bool
-    history_schema: str = ""
+    objects: Mapping[str, str] | None = field(default_factory=dict)

@@ -17,12 +17,14 @@ from reconciler.model import (
     ScriptSource,
     Step,
 )
-from reconciler.planner.doubt import first_statement
+from reconciler.planner.doubt import Reached, first_statement
 from reconciler.planner.downs import ChosenScript
 from reconciler.planner.findings import Findings
 from reconciler.planner.memory import analysis_of, token_checksum_of
 from reconciler.planner.request import PlanRequest
 from reconciler.sqltext import digest, transactional
+
+_FROM_THE_START = Reached(0)
 
 
 def up_step(
@@ -80,7 +82,9 @@ def _step(
     # the row of an applied migration tells how its up went, which says nothing of its down
     attempt = row if row is not None and row.status is not RowStatus.SUCCESS else None
     begin = (
-        first_statement(attempt, script, analysis.statements, in_transaction) if attempt is not None else 0
+        first_statement(attempt, script, analysis.statements, in_transaction, request.objects)
+        if attempt is not None
+        else _FROM_THE_START
     )
     if isinstance(begin, Problem):
         findings.refusals.append(begin)
@@ -94,7 +98,8 @@ def _step(
         source=source,
         statements=analysis.statements,
         transactional=in_transaction,
-        first_statement=begin,
+        first_statement=begin.done,
+        leftover=begin.leftover,
         lock_timeout=timeouts.lock_timeout if directives.lock_timeout is None else directives.lock_timeout,
         statement_timeout=(
             timeouts.statement_timeout

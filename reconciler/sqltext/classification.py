@@ -86,6 +86,22 @@ def controls_transaction(statement: Sequence[Token]) -> bool:
     return cursor.word in ("BEGIN", "COMMIT", "END", "ABORT")
 
 
+def commits(statement: Sequence[Token]) -> bool:
+    """True for a plain COMMIT or END, after which no transaction is open."""
+    words = [token.text.upper() for token in statement]
+    return words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(words[1:])
+
+
+def sets_session(statement: Sequence[Token]) -> bool:
+    """True for what changes nothing but the session, and is to be done again in a new one."""
+    cursor = TokenCursor(statement)
+    if cursor.take("SET"):
+        return cursor.word not in ("LOCAL", "TRANSACTION", "CONSTRAINTS")
+    if cursor.take("PREPARE"):
+        return cursor.word != "TRANSACTION"
+    return cursor.word in ("RESET", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD")
+
+
 def detaches_slot(statement: Sequence[Token]) -> bool:
     """True for `ALTER SUBSCRIPTION ... SET (slot_name = NONE)`, after which a DROP SUBSCRIPTION may be in a transaction."""
     cursor = TokenCursor(statement)

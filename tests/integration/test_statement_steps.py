@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from reconciler.manifest import Timeouts
-from reconciler.model import Reason, RowStatus
+from reconciler.model import Reason, RowStatus, Script
+from reconciler.sqltext import intent_digest, split
 from tests.applying import bring, database_at, declare, migration, table
 
 CONCURRENT = migration(
@@ -65,26 +66,156 @@ async def test_a_failure_counts_what_is_in_force_and_a_mended_file_goes_on_there
     await database.close()
 
 
-async def test_a_row_left_running_by_a_killed_process_is_doubt_and_nothing_runs(fresh_database: str) -> None:
-    database = database_at(fresh_database)
-    files = {
-        "1_a.sql": table("a"),
-        "2_slow.sql": migration("SELECT pg_sleep(60);\nSELECT 1;", directive="no-transaction"),
-    }
-    running = asyncio.create_task(bring(database, declare(files, 2)))
+async def _cut_off(dsn: str, files: dict[str, str], target: int, until: str) -> None:
+    """Run up to `target` and cut the connection once `until`, a condition on pg_stat_activity, is true of a backend."""
+    database = database_at(dsn)
+    running = asyncio.create_task(bring(database, declare(files, target)))
     async with asyncio.timeout(20):
-        await _until_sleeping(fresh_database)
-        with psycopg.connect(fresh_database, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            query = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                f"WHERE datname = current_database() AND pid <> pg_backend_pid() AND {until}"
             )
+            while not connection.execute(query.encode()).fetchone():
+                await asyncio.sleep(0.02)
         outcome = await running
     assert outcome.problem is not None
     assert outcome.problem.reason is Reason.CONNECTION_FAILED
-    again = await bring(database, declare(files, 2))
-    assert again.plan is not None
-    assert [problem.reason for problem in again.plan.refusals] == [Reason.OUTCOME_UNKNOWN]
-    assert "0 of 2" in again.plan.refusals[0].message
+    await database.close()
+
+
+async def test_a_statement_that_a_transaction_can_hold_is_run_once_or_not_at_all(any_database: str) -> None:
+    slow = "INSERT INTO a VALUES (1);\nINSERT INTO a SELECT 2 FROM pg_sleep(1.5);\nINSERT INTO a VALUES (3);"
+    files = {"1_a.sql": table("a"), "2_slow.sql": migration(slow, directive="no-transaction")}
+    await _cut_off(any_database, files, 2, "wait_event = 'PgSleep'")
+    database = database_at(any_database)
+    before = await database.observe()
+    assert [(row.status, row.statements_done) for row in before.rows][1:] == [(RowStatus.RUNNING, 1)]
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is None
+    assert outcome.applied[0][0].first_statement == 1
+    with psycopg.connect(any_database) as connection:
+        assert connection.execute("SELECT id FROM a ORDER BY id").fetchall() == [(1,), (2,), (3,)]
+    await database.close()
+
+
+async def test_an_interrupted_concurrent_index_is_dropped_and_built_again(any_database: str) -> None:
+    files = {"1_a.sql": table("a"), "2_index.sql": CONCURRENT}
+    database = database_at(any_database)
+    await bring(database, declare(files, 1))
+    with psycopg.connect(any_database) as older:
+        older.execute("INSERT INTO a VALUES (1)")
+        await _cut_off(
+            any_database,
+            files,
+            2,
+            "query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock' AND state = 'active'",
+        )
+    assert indexes(any_database) == {"a_id"}
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is None
+    assert outcome.applied[0][0].leftover == "public.a_id"
+    assert indexes(any_database) == {"a_id", "a_id_desc"}
+    with psycopg.connect(any_database) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
+    events = await database.journal(2)
+    assert ("statement", "dropped") in [(event.event, event.outcome) for event in events]
+    await database.close()
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+async def test_whether_a_lone_statement_took_effect_is_found_out_by_looking(
+    fresh_database: str, took_effect: bool
+) -> None:
+    files = {"1_a.sql": table("a"), "2_index.sql": CONCURRENT}
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 2))
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        # as if the process had died while the second statement ran, or before
+        connection.execute("DROP INDEX a_id_desc")
+        connection.execute(
+            "UPDATE schema_migrations SET status = 'running', statements_done = 0, statements_digest = '', intent_before = 'absent', "
+            "intent_object = 'index public.a_id', intent_digest = %s WHERE version = 2",
+            [
+                intent_digest(
+                    split(Script(CONCURRENT.partition("MIGRATION\n")[2].partition("\n--")[0], "x", 1))[0]
+                )
+            ],
+        )
+        if not took_effect:
+            connection.execute("DROP INDEX a_id")
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is None, outcome.problem
+    assert outcome.applied[0][0].first_statement == (1 if took_effect else 0)
+    assert indexes(fresh_database) == {"a_id", "a_id_desc"}
+    await database.close()
+
+
+async def test_what_nothing_tells_is_for_a_person(fresh_database: str) -> None:
+    files = {
+        "1_p.sql": migration(
+            "CREATE TABLE a (id int); CREATE PROCEDURE p() LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO a VALUES (1); COMMIT; PERFORM pg_sleep(60); END $$;"
+        ),
+        "2_call.sql": migration("CALL p();\nINSERT INTO a VALUES (2);", directive="no-transaction"),
+    }
+    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.plan is not None
+    (refusal,) = outcome.plan.refusals
+    assert refusal.reason is Reason.OUTCOME_UNKNOWN
+    assert "whether statement 1 took effect is not known" in refusal.message
+    assert "repair --mark-applied 2" in refusal.remedy
+    await database.close()
+
+
+async def test_what_the_script_made_of_the_session_is_made_again(fresh_database: str) -> None:
+    script = (
+        "SET search_path = app;\nINSERT INTO t VALUES (1);\n"
+        "INSERT INTO t SELECT 2 FROM pg_sleep(1.5);\nCREATE INDEX CONCURRENTLY t_id ON t (id);"
+    )
+    files = {
+        "1_app.sql": migration("CREATE SCHEMA app; CREATE TABLE app.t (id int);"),
+        "2_fill.sql": migration(script, directive="no-transaction"),
+    }
+    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is None, outcome.problem
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT id FROM app.t ORDER BY id").fetchall() == [(1,), (2,)]
+        assert connection.execute("SELECT to_regclass('app.t_id') IS NOT NULL").fetchone() == (True,)
+    await database.close()
+
+
+async def test_statements_run_as_the_role_that_the_script_took(fresh_database: str) -> None:
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS statement_steps_owner")
+        connection.execute("CREATE ROLE statement_steps_owner")
+        connection.execute("CREATE SCHEMA app AUTHORIZATION statement_steps_owner")
+    script = "SET ROLE statement_steps_owner;\nCREATE TABLE app.one (id int);\nCREATE TABLE app.two (id int);"
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare({"1_x.sql": migration(script, directive="no-transaction")}, 1))
+    assert outcome.problem is None, outcome.problem
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        owners = connection.execute(
+            "SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'app'"
+        ).fetchall()
+        connection.execute("DROP SCHEMA app CASCADE")
+        connection.execute("DROP ROLE statement_steps_owner")
+    assert sorted(owners) == [("one", "statement_steps_owner"), ("two", "statement_steps_owner")]
+    await database.close()
+
+
+async def test_what_only_the_server_knows_to_need_no_transaction_is_run_alone(fresh_database: str) -> None:
+    script = (
+        "CREATE TABLE a (id int) PARTITION BY LIST (id);\nCREATE TABLE a1 PARTITION OF a FOR VALUES IN (1);\n"
+        "CREATE INDEX a_id ON a (id);\nREINDEX TABLE a;\nCREATE TABLE b (id int);"
+    )
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare({"1_x.sql": migration(script, directive="no-transaction")}, 1))
+    assert outcome.problem is None, outcome.problem
     await database.close()
 
 
@@ -149,7 +280,7 @@ async def test_a_concurrent_index_waits_for_older_transactions_beyond_the_lock_t
     await database.close()
 
 
-async def test_if_not_exists_does_not_hide_an_invalid_index(any_database: str) -> None:
+async def test_an_invalid_index_of_our_own_failed_build_is_built_again(any_database: str) -> None:
     database = database_at(any_database)
     build = "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (id);"
     files = {"1_a.sql": table("a"), "2_index.sql": migration(build, "DROP INDEX CONCURRENTLY a_id;")}
@@ -160,9 +291,26 @@ async def test_if_not_exists_does_not_hide_an_invalid_index(any_database: str) -
         assert failed.problem is not None
         assert failed.problem.sqlstate == "23505"
         connection.execute("DELETE FROM a")
-        again = await bring(database, declare(files, 2, retry=True))
-        assert again.problem is not None
-        assert "invalid" in again.problem.message
+        assert (await bring(database, declare(files, 2, retry=True))).problem is None
+        assert connection.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
+    assert indexes(any_database) == {"a_id"}
+    await database.close()
+
+
+async def test_if_not_exists_does_not_hide_the_invalid_index_of_somebody_else(any_database: str) -> None:
+    database = database_at(any_database)
+    build = "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (id);"
+    files = {"1_a.sql": table("a"), "2_index.sql": migration(build, "DROP INDEX CONCURRENTLY a_id;")}
+    await bring(database, declare(files, 1))
+    with psycopg.connect(any_database, autocommit=True) as connection:
+        connection.execute("INSERT INTO a VALUES (1), (1)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("CREATE UNIQUE INDEX CONCURRENTLY a_id ON a (id)")
+        connection.execute("DELETE FROM a")
+        for _ in range(2):
+            failed = await bring(database, declare(files, 2, retry=True))
+            assert failed.problem is not None
+            assert "invalid" in failed.problem.message
         connection.execute('DROP INDEX CONCURRENTLY "public"."a_id"')
     assert (await bring(database, declare(files, 2, retry=True))).problem is None
     await database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from reconciler.catalog import Catalog
@@ -181,6 +182,7 @@ def request(
     suspended: bool = False,
     timeouts: Timeouts | None = None,
     policy_digest: str = "policy",
+    objects: Mapping[str, str] | None = MappingProxyType({}),
     **policy: Any,
 ) -> PlanRequest:
     """A request; what is not named is a policy."""
@@ -195,6 +197,7 @@ def request(
         stored_downs=stored_downs or {},
         retry=retry,
         suspended=suspended,
+        objects=objects,
     )
 
 

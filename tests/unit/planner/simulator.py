@@ -51,19 +51,25 @@ class Simulator:
         if step.migration.down is not None:
             self.downs[step.version] = stored(step.migration)
 
-    def fail(self, step: Step, done: int) -> None:
-        """The step fails after `done` statements of its script; inside a transaction nothing is left of it."""
+    def fail(self, step: Step, done: int, *, cut_off: bool = False) -> None:
+        """The step fails after `done` statements of its script; inside a transaction nothing is left of it.
+
+        Args:
+            step: which one.
+            done: how many of its statements are in force.
+            cut_off: it does not fail but is cut off, with no word of its end.
+        """
         if not step.transactional:
             self._execute(step, done)
-            self._record_failure(step, done)
-        elif step.direction is Direction.UP:
-            self._record_failure(step, 0)
+            self._record_failure(step, done, RowStatus.RUNNING if cut_off else RowStatus.FAILED)
+        elif step.direction is Direction.UP and not cut_off:
+            self._record_failure(step, 0, RowStatus.FAILED)
 
     def _execute(self, step: Step, until: int) -> None:
         done = self.ran.setdefault((step.version, step.direction), [])
         done += [statement.text for statement in step.statements[step.first_statement : until]]
 
-    def _record_failure(self, step: Step, done: int) -> None:
+    def _record_failure(self, step: Step, done: int, status: RowStatus) -> None:
         old = self.history.get(step.version)
         if old is None:
             assert step.migration is not None
@@ -71,7 +77,7 @@ class Simulator:
             if step.migration.down is not None:
                 self.downs[step.version] = stored(step.migration)
         self.history[step.version] = old._replace(
-            status=RowStatus.FAILED,
+            status=status,
             direction=step.direction,
             transactional=step.transactional,
             statements_done=done,

@@ -6,22 +6,16 @@ import pytest
 
 from reconciler.manifest import ChangedDownPolicy
 from reconciler.model import Direction, HistoryRow, Migration, Reason, RowStatus
+from reconciler.sqltext import intent_digest, split
 from tests.unit.planner.builders import file, files, planned, refusal, route, row, stopped, stored
 
 ALONE = ["no-transaction"]
 THREE = "CREATE TABLE a (id INT);\nCREATE TABLE b (id INT);\nCREATE TABLE c (id INT);"
 DROPS = "DROP TABLE c;\nDROP TABLE b;\nDROP TABLE a;"
 SPLIT = file(2, "split", up=THREE, down=DROPS, directives=ALONE)
-FINISH = (
-    "finish it by hand and run `UPDATE schema_migrations SET status = 'success', direction = 'up', "
-    "error_message = NULL WHERE version = 2`, or undo by hand what was done and run "
-    "`DELETE FROM schema_migrations WHERE version = 2`"
-)
-FINISH_DOWN = (
-    "finish it by hand and run `DELETE FROM schema_migrations WHERE version = 2`, or undo by hand what was done "
-    "and run `UPDATE schema_migrations SET status = 'success', direction = 'up', error_message = NULL "
-    "WHERE version = 2`"
-)
+FINISH = "finish it by hand and run `reconciler repair --mark-applied 2`, or undo by hand what was done and run `reconciler repair --mark-rolled-back 2`"
+FINISH_DOWN = "finish it by hand and run `reconciler repair --mark-rolled-back 2`, or undo by hand what was done and run `reconciler repair --mark-applied 2`"
+INDEX = "index public.a_id"
 
 
 def changed(up: str) -> Migration:
@@ -124,23 +118,100 @@ def interrupted(done: int, direction: Direction = Direction.UP) -> HistoryRow:
     return stopped(SPLIT, done, direction=direction, status=RowStatus.RUNNING)
 
 
-@pytest.mark.parametrize("target", [1, 2, 3])
-def test_an_interrupted_up_is_never_run_again(target: int) -> None:
-    made = planned([file(1), SPLIT, file(3)], [row(file(1)), interrupted(1)], target)
-    problem = refusal(made)
+def in_doubt(what: str, before: str, *, done: int = 1, status: RowStatus = RowStatus.RUNNING) -> HistoryRow:
+    """An attempt at SPLIT whose next statement was announced."""
+    return stopped(SPLIT, done, status=status)._replace(
+        intent_digest=intent_digest(split(SPLIT.up)[done]), intent_object=what, intent_before=before
+    )
+
+
+@pytest.mark.parametrize("target", [2, 3])
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_an_interrupted_up_goes_on_after_what_is_on_record(done: int, target: int) -> None:
+    made = planned([file(1), SPLIT, file(3)], [row(file(1)), interrupted(done)], target)
+    assert made.runnable
+    assert made.steps[0].first_statement == done
+
+
+def test_an_interrupted_up_that_the_target_leaves_behind_is_refused() -> None:
+    problem = refusal(planned([file(1), SPLIT], [row(file(1)), interrupted(2)], 1))
+    assert (
+        "was interrupted after 2 of 3 statements, and target_version 1 does not ask for it" in problem.message
+    )
+
+
+def test_an_interrupted_down_goes_on_after_what_is_on_record() -> None:
+    made = planned([file(1), SPLIT], [row(file(1)), interrupted(1, Direction.DOWN)], 1)
+    assert route(made) == ["down 2"]
+    assert made.steps[0].first_statement == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "before", "now", "done"),
+    [
+        (INDEX, "absent", "valid", 2),
+        (INDEX, "absent", "absent", 1),
+        # it was there before, so ours has not been run or has failed
+        (INDEX, "valid", "valid", 1),
+        ("no-index public.a_id", "valid", "absent", 2),
+        ("no-index public.a_id", "valid", "valid", 1),
+        ("no-index public.a_id", "valid", "invalid", 1),
+        ("no-index public.a_id", "absent", "absent", 1),
+        ("database shop", "absent", "valid", 2),
+        ("no-database shop", "valid", "absent", 2),
+        ("partition public.a1", "valid", "absent", 2),
+        ("partition public.a1", "valid", "valid", 1),
+        ("prepared x", "valid", "absent", 2),
+        ("repeatable", "", "", 1),
+    ],
+)
+def test_a_statement_in_doubt_is_settled_by_looking(what: str, before: str, now: str, done: int) -> None:
+    made = planned([SPLIT], [in_doubt(what, before)], 2, objects={what: now})
+    assert made.runnable, made.refusals
+    assert (made.steps[0].first_statement, made.steps[0].leftover) == (done, "")
+
+
+@pytest.mark.parametrize("status", [RowStatus.RUNNING, RowStatus.FAILED])
+def test_an_invalid_index_that_was_not_there_before_is_ours_to_drop(status: RowStatus) -> None:
+    made = planned([SPLIT], [in_doubt(INDEX, "absent", status=status)], 2, objects={INDEX: "invalid"})
+    assert (made.steps[0].first_statement, made.steps[0].leftover) == (1, "public.a_id")
+
+
+def test_an_invalid_index_that_was_there_before_is_not() -> None:
+    made = planned([SPLIT], [in_doubt(INDEX, "invalid")], 2, objects={INDEX: "invalid"})
+    assert (made.steps[0].first_statement, made.steps[0].leftover) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("what", "now", "why"),
+    [
+        ("opaque", "", "nothing in the database tells"),
+        (INDEX, "building", "is being built at this moment"),
+        ("partition public.a1", "pending", "is half detached"),
+    ],
+)
+def test_what_cannot_be_settled_names_the_statement_and_the_choices(what: str, now: str, why: str) -> None:
+    problem = refusal(planned([SPLIT], [in_doubt(what, "absent")], 2, objects={what: now}))
     assert problem.reason is Reason.OUTCOME_UNKNOWN
-    assert problem.message == (
-        "the up of migration 2 (split) was interrupted after 1 of 3 statements, and nobody knows whether statement "
-        "2 took effect"
+    assert (
+        "was interrupted after 1 of 3 statements, and whether statement 2 took effect is not known"
+        in problem.message
     )
-    assert problem.remedy == f"look at the database to find out; then {FINISH}"
-    assert "up 2" not in route(made)
+    assert why in problem.message
 
 
-def test_an_attempt_interrupted_after_its_last_statement_says_so() -> None:
-    assert refusal(planned([SPLIT], [interrupted(3)], 2)).message == (
-        "the up of migration 2 (split) was interrupted after 3 of 3 statements, before its end was recorded"
-    )
+def test_while_somebody_is_at_work_nothing_is_settled() -> None:
+    made = planned([SPLIT], [in_doubt("opaque", "")], 2, objects=None)
+    assert made.runnable
+
+
+def test_a_statement_that_took_effect_and_was_changed_since_is_refused() -> None:
+    other = changed(THREE.replace("TABLE b", "TABLE z"))
+    problem = refusal(planned([other], [in_doubt(INDEX, "absent")], 2, objects={INDEX: "valid"}))
+    assert "was interrupted after 2 of 3 statements" in problem.message
+    assert "have been changed since" in problem.message
+    # and one that did not may be
+    assert planned([other], [in_doubt(INDEX, "absent")], 2, objects={INDEX: "absent"}).runnable
 
 
 def test_an_interrupted_attempt_of_the_earlier_tool_says_how_little_is_known() -> None:
@@ -148,18 +219,6 @@ def test_an_interrupted_attempt_of_the_earlier_tool_says_how_little_is_known() -
     assert refusal(planned([SPLIT], [attempt], 2)).message == (
         "the up of migration 2 (split) was interrupted, and nobody recorded how far it came"
     )
-
-
-@pytest.mark.parametrize("target", [1, 2])
-def test_an_interrupted_down_is_never_run_again(target: int) -> None:
-    made = planned([file(1), SPLIT], [row(file(1)), interrupted(1, Direction.DOWN)], target)
-    problem = refusal(made)
-    assert problem.message == (
-        "the down of migration 2 (split) was interrupted after 1 of 3 statements, and nobody knows whether "
-        "statement 2 took effect"
-    )
-    assert problem.remedy == f"look at the database to find out; then {FINISH_DOWN}"
-    assert not made.steps
 
 
 def test_a_failed_down_goes_on_where_it_stopped() -> None:

@@ -288,7 +288,7 @@ def test_a_plan_that_stops_anywhere_is_finished_by_the_next_one(case: Case, data
         label="statements done",
     )
     if done is not None:
-        simulator.fail(failing, done)
+        simulator.fail(failing, done, cut_off=data.draw(st.booleans(), label="cut off"))
 
     again = case.plan(simulator)
     assert not again.refusals, [str(problem) for problem in again.refusals]
