@@ -35,6 +35,9 @@ VERBS = {
     "history": Verb("history", "Show what was applied to a database, and every attempt."),
     "wait": Verb("wait", "Wait until databases have reached a version."),
     "retry": Verb("retry", "Ask for another attempt at what failed for good."),
+    "baseline": Verb("baseline", "Take over a database that already has the schema."),
+    "repair": Verb("repair", "Set a database's history right by your word."),
+    "unlock": Verb("unlock", "Show who holds the lock of a database, and free it."),
 }
 
 _EARLY_OPTIONS = {

@@ -14,19 +14,24 @@ from reconciler.model.history import (
     ServerIdentity,
     StoredDown,
 )
+from reconciler.model.hooks import Hook, HookMoment, HookOccasion, HookResult, Hooks
 from reconciler.model.migration import Direction, Directives, Migration, Script, ScriptSource, Statement
 from reconciler.model.plan import Pin, Plan, Step
 from reconciler.model.problem import Place, Problem, ProblemError
 from reconciler.model.protocols import (
     Actor,
     Database,
+    HookRunner,
+    Repairer,
     Secrets,
     Source,
     StatusView,
     StepResult,
+    StepWatcher,
     Writer,
 )
 from reconciler.model.reasons import Condition, ErrorClass, Reason
+from reconciler.model.repair import LockSession, LockState, Repair, RepairKind, RowAction, RowChange
 from reconciler.model.status import (
     ConditionStatus,
     DaemonStatus,
@@ -37,11 +42,13 @@ from reconciler.model.status import (
     SourceStatus,
     State,
 )
+from reconciler.model.watching import Blocker, StepProgress
 
 __all__ = [
     "Actor",
     "AppliedMigration",
     "AttemptKey",
+    "Blocker",
     "Change",
     "Claim",
     "Condition",
@@ -55,10 +62,18 @@ __all__ = [
     "ErrorClass",
     "File",
     "HistoryRow",
+    "Hook",
+    "HookMoment",
+    "HookOccasion",
+    "HookResult",
+    "HookRunner",
+    "Hooks",
     "JournalEvent",
     "LastFailure",
     "LastStep",
     "LockHolder",
+    "LockSession",
+    "LockState",
     "Migration",
     "Observation",
     "PendingStep",
@@ -68,7 +83,12 @@ __all__ = [
     "Problem",
     "ProblemError",
     "Reason",
+    "Repair",
+    "RepairKind",
+    "Repairer",
     "Revision",
+    "RowAction",
+    "RowChange",
     "RowStatus",
     "Script",
     "ScriptSource",
@@ -81,7 +101,9 @@ __all__ = [
     "Statement",
     "StatusView",
     "Step",
+    "StepProgress",
     "StepResult",
+    "StepWatcher",
     "StoredDown",
     "Writer",
 ]

@@ -66,7 +66,9 @@ class Reason(StrEnum):
     FOREIGN_HISTORY = "ForeignHistory"
     ROLLOUT_STOPPED = "RolloutStopped"
     VERSION_NOT_DECLARED = "VersionNotDeclared"
+    REPAIR_REFUSED = "RepairRefused"
     ENGINE_UNSUPPORTED = "EngineUnsupported"
+    HOOKS_NOT_ALLOWED = "HooksNotAllowed"
     # run
     SECRET_UNAVAILABLE = "SecretUnavailable"
     CONNECTION_FAILED = "ConnectionFailed"
@@ -75,6 +77,7 @@ class Reason(StrEnum):
     LOCK_HELD = "LockHeld"
     LOCK_LOST = "LockLost"
     LOCK_TIMEOUT = "LockTimeout"
+    HOOK_FAILED = "HookFailed"
     STATEMENT_FAILED = "StatementFailed"
     STATEMENT_TIMEOUT = "StatementTimeout"
     SERIALIZATION_FAILURE = "SerializationFailure"
@@ -158,7 +161,9 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.FOREIGN_HISTORY: _stalled("verification"),
     Reason.ROLLOUT_STOPPED: _stalled(""),
     Reason.VERSION_NOT_DECLARED: _stalled(""),
+    Reason.REPAIR_REFUSED: _stalled(""),
     Reason.ENGINE_UNSUPPORTED: _stalled(""),
+    Reason.HOOKS_NOT_ALLOWED: _stalled("verification"),
     Reason.SECRET_UNAVAILABLE: _retrying("connection"),
     Reason.CONNECTION_FAILED: _retrying("connection"),
     Reason.PERMISSION_DENIED: _retrying("permission"),
@@ -166,6 +171,8 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.LOCK_HELD: _retrying(""),
     Reason.LOCK_LOST: _retrying("connection"),
     Reason.LOCK_TIMEOUT: _stalled("lock_timeout"),
+    # a disk that was full for a backup has room again: as other temporary failures, and nothing was begun
+    Reason.HOOK_FAILED: _retrying("verification"),
     Reason.STATEMENT_FAILED: _stalled("sql_error"),
     Reason.STATEMENT_TIMEOUT: _stalled("statement_timeout"),
     Reason.SERIALIZATION_FAILURE: _retrying("retry_exhausted"),
@@ -203,5 +210,7 @@ _REFUSALS = frozenset(
         Reason.DUPLICATE_DATABASE,
         Reason.FOREIGN_HISTORY,
         Reason.VERSION_NOT_DECLARED,
+        Reason.REPAIR_REFUSED,
+        Reason.HOOKS_NOT_ALLOWED,
     }
 )

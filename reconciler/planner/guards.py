@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +16,6 @@ from reconciler.planner.wording import counted, label, listed
 
 _ALSO_FOUND = "which the search path also finds"
 """How a reading describes a table that stands elsewhere than in our schema."""
-_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def no_access(request: PlanRequest) -> Problem | None:
@@ -31,7 +30,7 @@ def no_access(request: PlanRequest) -> Problem | None:
     if observation.foreign_history is not None:
         return foreign_history(observation.foreign_history)
     if observation.claim is not None and observation.claim != request.claim:
-        return claimed_by_other(observation.claim, request.claim, request.history_schema)
+        return claimed_by_other(observation.claim, request.claim)
     return None
 
 
@@ -61,13 +60,6 @@ def _clear_of(found: str) -> str:
     )
 
 
-def _lock_table(schema: str) -> str:
-    if not schema:
-        return "schema_migrations_lock"
-    quoted = schema if _PLAIN_NAME.fullmatch(schema) else '"' + schema.replace('"', '""') + '"'
-    return f"{quoted}.schema_migrations_lock"
-
-
 def _difference(theirs: Claim, mine: Claim) -> str:
     """The likely cause of two claims that differ."""
     if theirs.repository != mine.repository:
@@ -80,13 +72,12 @@ def _difference(theirs: Claim, mine: Claim) -> str:
     return "was the database renamed in the manifest, or do two entries name the same one?"
 
 
-def claimed_by_other(theirs: Claim, mine: Claim | None, history_schema: str) -> Problem:
+def claimed_by_other(theirs: Claim, mine: Claim | None) -> Problem:
     """The refusal to touch a database that belongs to `theirs`.
 
     Args:
         theirs: whom it belongs to.
         mine: for whom it was to be changed; None when only a DSN was given.
-        history_schema: where our tables live, empty when not known.
     """
     if mine is None:
         return Problem(
@@ -99,8 +90,8 @@ def claimed_by_other(theirs: Claim, mine: Claim | None, history_schema: str) -> 
         message=f"the database belongs to {theirs}, and not to {mine}",
         remedy=(
             f"{_difference(theirs, mine)}. Let only one manifest name this database; if it was handed over to this one, "
-            f"remove it from the other and then run `UPDATE {_lock_table(history_schema)} SET environment = NULL, "
-            "database_name = NULL, repository = NULL` in the database"
+            f"remove it from the other and then run `reconciler repair --claim --environment {shlex.quote(mine.environment)} "
+            f"--database {shlex.quote(mine.database)} --reason ...`"
         ),
     )
 
