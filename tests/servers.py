@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
@@ -71,11 +72,21 @@ class TestServer:
     Args:
         installation: the programs to run.
         folder: an empty or missing folder for data and log; removed by `close`.
+        account: as whom to run it.
+        settings: server settings instead of those for tests.
     """
 
     __test__ = False  # not a test class, whatever its name says
 
-    def __init__(self, installation: Installation, folder: Path, *, account: Account | None = None) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        folder: Path,
+        *,
+        account: Account | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._settings = {**_SETTINGS, **(settings or {})}
         self.installation = installation
         self.major = installation.major
         self.folder = folder
@@ -104,7 +115,7 @@ class TestServer:
         if not self.cluster.exists:
             self.cluster.initialise(self.installation, self._account, sync=False)
             (self.cluster.data / "pg_hba.conf").write_text(_HOST_ACCESS)
-        settings = {**_SETTINGS, "listen_addresses": "127.0.0.1", "port": str(self.port)}
+        settings = {**self._settings, "listen_addresses": "127.0.0.1", "port": str(self.port)}
         self._found = self.cluster.launch(
             self.installation, self._account, socket_directory=self.socket_directory, options=settings
         )
@@ -222,12 +233,14 @@ class TestServer:
 
     # what tests need in it
 
-    def create_database(self, name: str | None = None, *, owner: str | None = None) -> str:
-        """Make an empty database and return its name."""
+    def create_database(
+        self, name: str | None = None, *, owner: str | None = None, template: str = "template0"
+    ) -> str:
+        """Make a database, empty or a copy of `template`, and return its name."""
         name = name or f"test_{self._unique}_{next(self._numbers)}"
         # copying the template's files beats logging them when fsync is off
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 STRATEGY file_copy").format(
-            sql.Identifier(name)
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+            sql.Identifier(name), sql.Identifier(template)
         )
         if owner is not None:
             statement += sql.SQL(" OWNER {}").format(sql.Identifier(owner))
