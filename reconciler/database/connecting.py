@@ -51,6 +51,7 @@ class ConnectionSettings:
         role: `SET ROLE` to this, or None.
         history_schema: where our tables live.
         root_certificate: path of a PEM file to trust, or None for the DSN's own choice.
+        show_queries: of whoever blocks a step, show the text of the query too: it may hold secrets and personal data.
     """
 
     dsn: Secret
@@ -58,6 +59,7 @@ class ConnectionSettings:
     role: str | None = None
     history_schema: str = "public"
     root_certificate: str | None = None
+    show_queries: bool = False
 
 
 async def connect(settings: ConnectionSettings) -> psycopg.AsyncConnection[Any]:
@@ -89,6 +91,22 @@ async def connect(settings: ConnectionSettings) -> psycopg.AsyncConnection[Any]:
         )
     except (psycopg.Error, UnicodeError) as error:
         raise _connection_problem(error, parameters) from None
+
+
+def complete_dsn(settings: ConnectionSettings) -> Secret:
+    """The DSN for programs of others, which must verify the server as we do: with the certificate authority in it.
+
+    Raises:
+        ProblemError: `ConnectionFailed`: libpq cannot read it.
+    """
+    from psycopg.conninfo import make_conninfo
+
+    if not settings.root_certificate:
+        return settings.dsn
+    parameters = {"sslrootcert": settings.root_certificate, "sslmode": "verify-full", **_parse(settings.dsn)}
+    dsn = make_conninfo("", **parameters)
+    redact.add(dsn)
+    return Secret(dsn)
 
 
 def _parse(secret: Secret) -> dict[str, Any]:

@@ -39,9 +39,10 @@ class OrNull(Generic[T]):
 
 @dataclass(frozen=True)
 class ListOf(Generic[T]):
-    """A list with at least one item."""
+    """A list, with at least one item unless `may_be_empty`."""
 
     kind: Kind[T]
+    may_be_empty: bool = False
 
     @property
     def expected(self) -> str:
@@ -50,7 +51,7 @@ class ListOf(Generic[T]):
     def read(self, node: Node, key: str) -> tuple[T, ...]:
         if not isinstance(node, Items):
             mismatch(node, key, self.expected, "begin each item with '- '")
-        if not node.nodes:
+        if not node.nodes and not self.may_be_empty:
             refuse(node, f"{key} is an empty list; expected {self.expected}")
         findings: list[Finding] = []
         values: list[T] = []
@@ -64,7 +65,8 @@ class ListOf(Generic[T]):
         return tuple(values)
 
     def schema(self) -> Schema:
-        return {"type": "array", "items": self.kind.schema(), "minItems": 1}
+        schema: Schema = {"type": "array", "items": self.kind.schema()}
+        return schema if self.may_be_empty else schema | {"minItems": 1}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.manifest.commands import Command, HookKind
 from reconciler.manifest.containers import Key, ListOf, MapOf, OrNull, Record, Shared
 from reconciler.manifest.kinds import HIGHEST_VERSION, Boolean, Choice, Duration, Integer, Text
 from reconciler.manifest.references import ReferenceKind
@@ -25,6 +26,7 @@ from reconciler.manifest.values import (
     Rollout,
     Timeouts,
 )
+from reconciler.model import Hook, Hooks
 
 # names become metric labels and parts of URLs
 _NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
@@ -130,6 +132,40 @@ _TIMEOUTS = Record(
     },
 )
 
+_HOOK: Shared[Hook] = Shared(
+    "hook",
+    HookKind(
+        Record(
+            Hook,
+            Hook,
+            {
+                "command": Key(
+                    Command(),
+                    "A program, absolute or on the daemon's PATH, and its arguments. No shell reads them.",
+                    required=True,
+                ),
+                "timeout": Key(
+                    Duration(), "How long it may take; then it is ended and has failed. `0s` means no limit."
+                ),
+                "name": Key(OrNull(NAME), "What log and journal call it. Default: the program's name."),
+            },
+        )
+    ),
+)
+_HOOK_LIST = ListOf(_HOOK, may_be_empty=True)
+
+_HOOKS = Record(
+    Hooks,
+    Hooks,
+    {
+        "before": Key(
+            _HOOK_LIST, "Run under the lock before the first step of a plan. One that fails stops the plan."
+        ),
+        "after": Key(_HOOK_LIST, "Run when all steps of a plan are in force."),
+        "on_failure": Key(_HOOK_LIST, "Run when a step failed in a way that is not tried again by itself."),
+    },
+)
+
 ENVIRONMENT = "environment"
 DATABASE = "database"
 DATABASES = "databases"
@@ -157,8 +193,12 @@ MANIFEST: Record[dict[str, Any]] = Record(
         "policy": Key(_POLICY, "What may be done to the databases."),
         "rollout": Key(_ROLLOUT, "How the databases of this environment follow each other."),
         "timeouts": Key(_TIMEOUTS, "How long each thing may take: `500ms`, `30s`, `5m`, `1h30m`."),
+        "hooks": Key(
+            _HOOKS,
+            "Commands that are run around the steps of a plan, by a daemon or command started with `--allow-hooks`.",
+        ),
     },
 )
 
-DEFINITIONS: tuple[Shared[Any], ...] = (_DATABASE, _CONNECTION, _CERTIFICATE)
+DEFINITIONS: tuple[Shared[Any], ...] = (_DATABASE, _CONNECTION, _CERTIFICATE, _HOOK)
 """What the schema defines once and refers to."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field
 from enum import StrEnum
 
+from reconciler.model import Hooks
 from reconciler.model.value import value
 
 
@@ -173,6 +174,7 @@ class Manifest:
         migrations: folder of the migration files, from the repository's root.
         databases: in the order of the file, which is the order of a rollout.
         suspend: True = no secret is resolved and no connection made.
+        hooks: commands to run around the steps of a plan.
     """
 
     environment: str
@@ -184,6 +186,7 @@ class Manifest:
     policy: Policy = Policy()
     rollout: Rollout = Rollout()
     timeouts: Timeouts = Timeouts()
+    hooks: Hooks = Hooks()
 
     @property
     def policy_digest(self) -> str:

@@ -43,6 +43,17 @@ policy:
       - 0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef
 rollout: {max_parallel: 2, on_failure: continue}
 timeouts: {connect: 10s, acquire: 1h30m, lock_timeout: 500ms, statement_timeout: 0s}
+hooks:
+  before:
+    - name: backup
+      command: [/usr/local/bin/backup, "--jobs", "4"]
+      timeout: 2h
+  after:
+    - [notify, done]
+  on_failure:
+    - command: [notify, failed]
+      timeout: 0s
+      name: null
 """
 
 ACCEPTED = {
@@ -52,6 +63,8 @@ ACCEPTED = {
     "highest version": "target_version: 9223372036854775807\ndatabase: {dsn: embedded}\n",
     "nulls": "target_version: 1\ndatabase: {dsn: embedded, role: null, ca: ~}\npolicy: {approve_down_to: }\n",
     "quoted name": "target_version: 1\nenvironment: 'no'\ndatabase: {dsn: embedded}\n",
+    "no hooks": "target_version: 1\ndatabase: {dsn: embedded}\nhooks: {before: [], after: []}\n",
+    "a shell's script": "target_version: 1\ndatabase: {dsn: embedded}\nhooks: {before: [[sh, -c, 'a && b']]}\n",
     "no checksums": "target_version: 1\ndatabase: {dsn: embedded}\npolicy: {accept_checksums: {}}\n",
 }
 
@@ -74,6 +87,21 @@ REFUSED = {
     "bare duration": _GOOD + "timeouts: {connect: 30}\n",
     "wrong duration": _GOOD + "timeouts: {connect: 30 seconds}\n",
     "empty duration": _GOOD + "timeouts: {connect: ''}\n",
+    "null hooks": _GOOD + "hooks:\n",
+    "hooks as a list": _GOOD + "hooks: [[pg_dump]]\n",
+    "unknown moment": _GOOD + "hooks: {during: [[pg_dump]]}\n",
+    "a hook as a text": _GOOD + "hooks: {before: [pg_dump --file x]}\n",
+    "one command instead of a list of them": _GOOD + "hooks: {before: {command: [pg_dump]}}\n",
+    "empty command": _GOOD + "hooks: {before: [[]]}\n",
+    "no program": _GOOD + "hooks: {before: [['', x]]}\n",
+    "relative program": _GOOD + "hooks: {before: [[./backup.sh]]}\n",
+    "a folder as program": _GOOD + "hooks: {before: [[/usr/bin/]]}\n",
+    "a number as argument": _GOOD + "hooks: {before: [[sleep, 5]]}\n",
+    "hook without command": _GOOD + "hooks: {before: [{timeout: 5m}]}\n",
+    "hook with a command as a text": _GOOD + "hooks: {before: [{command: pg_dump}]}\n",
+    "hook with bad timeout": _GOOD + "hooks: {before: [{command: [a], timeout: 5}]}\n",
+    "hook with bad name": _GOOD + "hooks: {before: [{command: [a], name: 'a b'}]}\n",
+    "hook with unknown key": _GOOD + "hooks: {before: [{command: [a], env: {}}]}\n",
     "unknown timeout": _GOOD + "timeouts: {read: 30s}\n",
     "null policy": _GOOD + "policy:\n",
     "unknown choice": _GOOD + "policy: {down: perhaps}\n",

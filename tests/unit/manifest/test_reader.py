@@ -22,7 +22,7 @@ from reconciler.manifest import (
     Timeouts,
     read_manifest,
 )
-from reconciler.model import Place, Problem, Reason
+from reconciler.model import Hook, Hooks, Place, Problem, Reason
 from tests.unit.manifest.samples import COMPLETE, SMALLEST
 
 PATH = "manifests/dev.yaml"
@@ -89,6 +89,12 @@ def test_a_complete_manifest_is_read_whole() -> None:
     assert manifest.policy.accept_checksums == {7: ("0123456789abcdef" * 4,)}
     assert manifest.rollout == Rollout(max_parallel=2, on_failure=OnFailure.CONTINUE)
     assert manifest.timeouts == Timeouts(connect=10, acquire=5400, lock_timeout=0.5, statement_timeout=0)
+    assert manifest.hooks == Hooks(
+        before=(Hook(command=("/usr/local/bin/backup", "--jobs", "4"), timeout=7200, name="backup"),),
+        after=(Hook(command=("notify", "done"), timeout=600),),
+        on_failure=(Hook(command=("notify", "failed"), timeout=0),),
+    )
+    assert [hook.label for hook in (*manifest.hooks.before, *manifest.hooks.after)] == ["backup", "notify"]
     assert len(manifest.policy_digest) == 64
 
 

@@ -1,0 +1,133 @@
+"""A process in a group of its own, which is ended as a whole: nothing that a hook started outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+
+_PATIENCE = 5.0
+"""Seconds that a group has between SIGTERM and SIGKILL."""
+_LAST_PATIENCE = 1.0
+"""Seconds to wait for what SIGKILL ends, and for the end of the output: a process that left the group may keep that open."""
+_PAUSE = 0.02
+_CHUNK = 65_536
+
+
+async def run_group(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    timeout: float,
+    on_output: Callable[[bytes], None],
+) -> int | None:
+    """Run a program until it ends, and end with it whatever it left running in its process group.
+
+    Args:
+        command: the program and its arguments.
+        environment: all its environment variables.
+        folder: its working directory.
+        timeout: seconds it may take, 0 = for ever; then its group gets SIGTERM, and SIGKILL 5 s later. So does it when this
+            task is cancelled.
+        on_output: called with what it writes to standard output and standard error, in one stream.
+
+    Returns:
+        its exit status, negative for the signal that ended it; None when it took too long.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    reading, writing = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    output = _Reader(reading, on_output)
+    try:
+        async with asyncio.timeout(timeout or None):
+            return await process.wait()
+    except TimeoutError:
+        return None
+    finally:
+        # also while this task is being cancelled, and once more when that is asked for again
+        ending = asyncio.ensure_future(_end(process, output))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            _signal(process.pid, signal.SIGKILL)
+            await ending
+            raise
+
+
+async def _end(process: Process, output: _Reader) -> None:
+    try:
+        for number, patience in ((signal.SIGTERM, _PATIENCE), (signal.SIGKILL, _LAST_PATIENCE)):
+            deadline = monotonic() + patience
+            alive = _signal(process.pid, number)
+            while alive and monotonic() < deadline:
+                await asyncio.sleep(_PAUSE)
+                alive = _signal(process.pid, 0)
+            if not alive:
+                break
+        await asyncio.wait([output.ended], timeout=_LAST_PATIENCE)
+    finally:
+        output.close()
+
+
+def _signal(group: int, number: int) -> bool:
+    """Send a signal to a process group. False when nobody is in it any more."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # what is left of it has become another user, and is out of our reach
+        return False
+    return True
+
+
+class _Reader:
+    """Reads one end of a pipe as long as somebody holds the other."""
+
+    def __init__(self, descriptor: int, on_output: Callable[[bytes], None]) -> None:
+        self._descriptor = descriptor
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._read)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            self._on_output(data)
+        else:
+            self.close()

@@ -1,0 +1,108 @@
+"""Hooks around the steps of one plan: which run when, what their failure means, and that the journal has them."""
+
+from __future__ import annotations
+
+from reconciler.model import (
+    Actor,
+    ErrorClass,
+    HookMoment,
+    HookOccasion,
+    HookRunner,
+    Hooks,
+    Plan,
+    Problem,
+    ProblemError,
+    Reason,
+    Writer,
+)
+from reconciler.operations.declaration import Declaration
+
+_FOR_GOOD = (ErrorClass.PERMANENT, ErrorClass.AMBIGUOUS)
+
+
+class HooksOfRun:
+    """The hooks of one run of a plan. All run while the lock is held.
+
+    Args:
+        runner: runs them; None when nobody consented to that, and then there must be none.
+        declaration: says which there are.
+        actor: who acts.
+        plan: what they run around.
+    """
+
+    def __init__(self, runner: HookRunner | None, declaration: Declaration, actor: Actor, plan: Plan) -> None:
+        self._runner = runner
+        self._hooks = declaration.hooks if plan.steps else Hooks()
+        self._claim = declaration.claim
+        self._revision = actor.git_revision
+        self._plan = plan
+        self.warnings: list[Problem] = []
+        """What went wrong without standing in the way: hooks that failed when the steps were done, or could not be
+        journalled any more."""
+        if self._hooks and runner is None:
+            raise ValueError("a plan with hooks is to run, and nobody consented to running them")
+
+    async def before(self, writer: Writer) -> None:
+        """Run what comes before the first step.
+
+        Raises:
+            ProblemError: one of them failed, and nothing may run; or the lock was lost meanwhile.
+        """
+        await self._run(writer, HookMoment.BEFORE)
+
+    async def after(self, writer: Writer) -> None:
+        """Run what comes when all steps are in force and durable. Never raises a `ProblemError`."""
+        await self._run_leniently(writer, HookMoment.AFTER)
+
+    async def failed(self, writer: Writer, problem: Problem) -> None:
+        """Run what comes after a failure, unless that is tried again by itself. Never raises a `ProblemError`."""
+        if problem.reason.error_class in _FOR_GOOD:
+            await self._run_leniently(writer, HookMoment.ON_FAILURE, problem)
+
+    async def _run(self, writer: Writer, moment: HookMoment) -> None:
+        for hook in self._hooks.at(moment):
+            assert self._runner is not None
+            result = await self._runner.run(hook, self._occasion(moment))
+            # fenced: it also tells whether the lock is still ours after what may have taken an hour
+            await writer.record_hook(result)
+            if result.problem is not None:
+                raise ProblemError(result.problem)
+
+    async def _run_leniently(
+        self, writer: Writer, moment: HookMoment, problem: Problem | None = None
+    ) -> None:
+        for hook in self._hooks.at(moment):
+            assert self._runner is not None
+            result = await self._runner.run(hook, self._occasion(moment, problem))
+            if result.problem is not None:
+                self.warnings.append(result.problem)
+            try:
+                await writer.record_hook(result)
+            except ProblemError as error:
+                self.warnings.append(error.problem)
+
+    def _occasion(self, moment: HookMoment, problem: Problem | None = None) -> HookOccasion:
+        return HookOccasion(
+            moment=moment,
+            environment=self._claim.environment if self._claim else "",
+            database=self._claim.database if self._claim else "",
+            from_version=self._plan.current,
+            target_version=self._plan.target,
+            revision=self._revision,
+            problem=problem,
+        )
+
+
+def hooks_not_allowed(hooks: Hooks, environment: str) -> Problem:
+    """A manifest has hooks, and whoever started this process did not consent to running them."""
+    named = "; ".join(
+        f"{moment}: {', '.join(hook.label for hook in hooks.at(moment))}"
+        for moment in HookMoment
+        if hooks.at(moment)
+    )
+    return Problem(
+        reason=Reason.HOOKS_NOT_ALLOWED,
+        message=f"the manifest of {environment} has hooks ({named}), and this process was started without --allow-hooks",
+        remedy="start it with --allow-hooks if whoever can commit may run commands on this machine, "
+        "or remove `hooks:` from the manifest",
+    )
