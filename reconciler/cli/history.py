@@ -17,6 +17,9 @@ from reconciler.cli.options import (
 )
 from reconciler.model import AppliedMigration, JournalEvent, Problem
 
+_NEWEST = 20
+_MOST = 100_000
+
 
 @click.command(
     "history",
@@ -26,24 +29,24 @@ from reconciler.model import AppliedMigration, JournalEvent, Problem
         "reconciler history --dsn env:DSN --limit 5",
     ),
 )
-@click.option("--version", type=VERSION, metavar="N", help="Only this migration.")
+@click.option("--version", type=VERSION, metavar="N", help="The whole story of this migration.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, 100_000),
-    default=20,
-    show_default=True,
+    type=click.IntRange(1, _MOST),
     metavar="N",
-    help="The newest N migrations and the newest N events.",
+    help="The newest N migrations and the newest N events  [default: 20; with --version all there are]",
 )
 @database_options(working_tree=False, server=True)
 def command(
     version: int | None,
-    limit: int,
+    limit: int | None,
     repository: RepositoryOptions,
     selection: SelectionOptions,
     output_as: OutputOptions,
 ) -> Exit:
-    """Show what was applied to databases, and the journal of every attempt, oldest first. Reads only."""
+    """Show what was applied to databases, and every attempt, oldest first: who, when, how long, at which revision, with which
+    error. With --version, all that one migration has been through: attempts, retries, repairs. Reads only.
+    """
     from reconciler.cli.running import run_to_end
     from reconciler.cli.terminal import write_json
     from reconciler.errors import UsageError
@@ -54,7 +57,8 @@ def command(
             "a daemon does not tell the history of its databases yet",
             remedy="ask the database itself: leave --server out, or give --dsn",
         )
-    found = run_to_end(_read(version, limit, repository, selection))
+    most = limit if limit is not None else _MOST if version is not None else _NEWEST
+    found = run_to_end(_read(version, most, repository, selection))
     if output_as.json:
         write_json(
             {
@@ -73,7 +77,7 @@ def command(
         )
     else:
         for index, each in enumerate(found):
-            _write(each, first=not index)
+            _write(each, version, first=not index, more=bool(output_as.verbose))
     return Exit.ERROR if any(each.problem is not None for each in found) else Exit.DONE
 
 
@@ -86,9 +90,10 @@ class _Found(NamedTuple):
     problem: Problem | None
 
 
-def _write(found: _Found, *, first: bool) -> None:
+def _write(found: _Found, version: int | None, *, first: bool, more: bool) -> None:
     from reconciler.cli.terminal import write, write_error, write_table
-    from reconciler.report.histories import applied_table, journal_table
+    from reconciler.report.attempts import attempts_of
+    from reconciler.report.histories import applied_table, attempt_notes, attempts_table, story
     from reconciler.report.problems import problem_text
     from reconciler.report.status import database_name
     from reconciler.report.text import counted
@@ -97,14 +102,21 @@ def _write(found: _Found, *, first: bool) -> None:
     if found.problem is not None:
         write_error(f"{name}: {problem_text(found.problem)}")
         return
-    shown = f", the newest {len(found.applied)} shown" if len(found.applied) < found.total else ""
     lead = "" if first else "\n"
+    if version is not None:
+        row = found.applied[0] if found.applied else None
+        write(f"{lead}{name}: " + "\n".join(story(version, row, found.journal, more=more)))
+        return
+    shown = f", the newest {len(found.applied)} shown" if len(found.applied) < found.total else ""
     write(f"{lead}{name}: {counted(found.total, 'migration')} in its history{shown}")
     if found.applied:
         write_table(applied_table(found.applied))
     if found.journal:
-        write(f"\n{name}: {counted(len(found.journal), 'event')} of its journal")
-        write_table(journal_table(found.journal))
+        attempts = attempts_of(found.journal)
+        write(f"\n{name}: the newest {counted(len(attempts), 'entry', 'entries')} of its journal")
+        write_table(attempts_table(attempts))
+        for index, note in enumerate(attempt_notes(attempts)):
+            write(note if index else f"\n{note}")
 
 
 async def _read(

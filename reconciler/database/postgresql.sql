@@ -106,12 +106,14 @@ SELECT version, down_script, path, down_first_line, down_checksum, no_transactio
 FROM {history} WHERE down_script IS NOT NULL AND version IN ({versions})
 
 -- name: read_journal
--- Within a microsecond, the end of one step stands before the beginning of the next.
+-- Within a microsecond, the end of one step stands before the beginning of the next. A column that a journal of an earlier version
+-- has not is NULL by way of JSON.
 SELECT * FROM (
     SELECT extract(epoch FROM recorded_at)::float8, attempt::text, event, version, direction, outcome, reason, message,
            name, script_source, remedy, path, line, column_number, excerpt, sqlstate, statement_index, execution_time_ms,
-           git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version, blockers, artefact, id
-    FROM {journal} WHERE :version IS NULL OR version = :version::bigint
+           git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version,
+           pg_catalog.to_jsonb(journal) ->> 'blockers', pg_catalog.to_jsonb(journal) ->> 'artefact', id
+    FROM {journal} AS journal WHERE :version IS NULL OR version = :version::bigint
     ORDER BY recorded_at DESC, id DESC LIMIT :limit
 ) newest ORDER BY 1, event = 'started', id
 
@@ -338,13 +340,21 @@ SET status = 'running', error_message = NULL, direction = 'down', transactional 
 WHERE version = :version
 RETURNING 1
 
--- name: record_progress
--- Returns what a step's message returns: milliseconds.
+-- name: record_intent
 UPDATE {history}
 SET statements_done = :statements_done, statements_digest = :statements_digest, intent_digest = :intent_digest,
     intent_object = :intent_object, intent_before = :intent_before
 WHERE version = :version
-RETURNING (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::int
+
+-- name: record_done
+-- The fence in the same statement: divides by zero when the lock is no longer ours.
+WITH held AS (
+    UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence RETURNING 1
+)
+UPDATE {history}
+SET statements_done = :statements_done / (SELECT count(*) FROM held), statements_digest = :statements_digest,
+    intent_digest = NULL, intent_object = NULL, intent_before = NULL
+WHERE version = :version
 
 -- name: end_steps_up
 UPDATE {history}

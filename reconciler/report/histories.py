@@ -1,16 +1,36 @@
-"""The history of a database as tables: what is applied, and every attempt."""
+"""The history of a database: what is applied, every attempt, and the whole story of one migration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from reconciler.model.encoding import JsonObject, blocker_from_dict
 from reconciler.model.history import AppliedMigration, JournalEvent
+from reconciler.model.migration import ScriptSource
+from reconciler.report.attempts import Attempt, attempts_of
 from reconciler.report.table import Table
-from reconciler.report.text import UNKNOWN, elapsed, instant, one_line, version_text
+from reconciler.report.text import UNKNOWN, elapsed, indented, instant, one_line, printable
 
-_STYLES = {"success": "green", "running": "cyan", "failed": "bold red", "down": "yellow"}
-_LONGEST = 100
+_STYLES = {
+    "success": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "interrupted": "bold red",
+    "unfinished": "yellow",
+    "refused": "yellow",
+    "not run": "dim",
+}
 _SHORT_REVISION = 8
+_LONG_REVISION = 12
+_WIDTH = 100
+"""Columns that the story of a migration keeps to."""
+_INDENT = "    "
+_SOURCES = {
+    ScriptSource.CHECKOUT.value: "the checkout",
+    ScriptSource.STORED.value: "the database, as stored when it was applied",
+}
 
 
 def applied_table(rows: Sequence[AppliedMigration]) -> Table:
@@ -30,27 +50,181 @@ def applied_table(rows: Sequence[AppliedMigration]) -> Table:
     return Table(headers, cells, frozenset({"VERSION", "TOOK"}), _STYLES, frozenset({"NAME"}))
 
 
-def journal_table(events: Sequence[JournalEvent]) -> Table:
-    """The events of `schema_migrations_journal`."""
-    headers = ("AT", "EVENT", "VERSION", "DIRECTION", "OUTCOME", "MESSAGE")
+def attempts_table(attempts: Sequence[Attempt]) -> Table:
+    """Every attempt: what, what came of it, how long it took, by whom, and at which revision of whom."""
+    headers = ("BEGAN", "WHAT", "OUTCOME", "TOOK", "BY", "REVISION", "AUTHOR")
     cells = [
         (
-            instant(event.at),
-            one_line(event.event),
-            version_text(event.version),
-            event.direction or UNKNOWN,
-            one_line(event.outcome or UNKNOWN),
-            _message(event),
+            instant(attempt.began),
+            _what(attempt),
+            _outcome(attempt),
+            UNKNOWN if attempt.took is None else elapsed(attempt.took),
+            _person(attempt.newest.details),
+            str(attempt.newest.details.get("git_revision") or UNKNOWN)[:_SHORT_REVISION],
+            _author(attempt.newest.details),
         )
-        for event in events
+        for attempt in attempts
     ]
-    return Table(headers, cells, frozenset({"VERSION"}), _STYLES, frozenset({"MESSAGE"}))
+    return Table(headers, cells, frozenset({"TOOK"}), _STYLES, frozenset({"BY", "AUTHOR"}))
+
+
+def attempt_notes(attempts: Sequence[Attempt]) -> Iterator[str]:
+    """What the table has no room for: errors, reasons of refusals, and what people said."""
+    for attempt in attempts:
+        text = _message(attempt.newest)
+        if artefact := attempt.newest.details.get("artefact"):
+            text = f"{text}; made {one_line(str(artefact))}"
+        if text:
+            yield _wrapped(f"{instant(attempt.began)} {_what(attempt)}: {text}", first="")
+
+
+def story(
+    version: int, row: AppliedMigration | None, events: Sequence[JournalEvent], *, more: bool = False
+) -> Iterator[str]:
+    """All that one migration has been through, in order.
+
+    Args:
+        version: of the migration.
+        row: of the history; None when it is not there.
+        events: of the journal, oldest first.
+        more: also what only a search for the cause needs: process, database user, version of this program.
+    """
+    attempts = attempts_of(events)
+    yield f"migration {version}{_name(row, attempts)}: {_standing(row)}"
+    if not attempts:
+        yield f"{_INDENT}the journal has nothing about it"
+    for attempt in attempts:
+        yield ""
+        yield from _chapter(attempt, more=more)
+
+
+def _chapter(attempt: Attempt, *, more: bool) -> Iterator[str]:
+    details = attempt.newest.details
+    yield _wrapped(f"{instant(attempt.began)}  {_headline(attempt)}", first="")
+    yield _wrapped(f"by {_person(details)}{_means(details)}")
+    revision = details.get("git_revision")
+    written = f" by {one_line(str(details['git_author']))}" if details.get("git_author") else ""
+    if revision:
+        yield _wrapped(f"at revision {str(revision)[:_LONG_REVISION]}{written}")
+    if source := details.get("script_source"):
+        yield _wrapped(f"script from {_SOURCES.get(str(source), one_line(str(source)))}")
+    if artefact := details.get("artefact"):
+        yield _wrapped(f"made {one_line(str(artefact))}")
+    if text := _message(attempt.newest):
+        yield _wrapped(text)
+    if excerpt := details.get("excerpt"):
+        yield indented(printable(str(excerpt).rstrip("\n")), _INDENT * 2)
+    for blocker in _blockers(details):
+        yield _wrapped(f"in its way: {blocker}")
+    if more:
+        known = (("pid", "pid"), ("database_user", "database user"), ("tool_version", "reconciler"))
+        told = [f"{words} {details[key]}" for key, words in known if details.get(key)]
+        if told:
+            yield _wrapped(one_line(", ".join(told)))
+        if remedy := details.get("remedy"):
+            yield _wrapped(f"remedy: {one_line(str(remedy))}")
+
+
+def _headline(attempt: Attempt) -> str:
+    event, took = attempt.newest, attempt.took
+    if not attempt.is_step:
+        outcome = attempt.outcome.replace("_", " ")
+        return {
+            "retry": "another attempt was asked for",
+            "refused": "a plan was refused",
+            "repair": f"repair: {outcome}",
+            "baseline": "taken over without being run",
+        }.get(event.event, one_line(f"{event.event} {outcome}".strip()))
+    words = {
+        "success": "done",
+        "failed": "failed",
+        "interrupted": "was interrupted",
+        "not_run": "was not run: something newer was declared first",
+        "unfinished": "began, and its end is not recorded",
+    }.get(attempt.outcome, one_line(attempt.outcome))
+    length = (
+        f" {'in' if attempt.outcome == 'success' else 'after'} {elapsed(took)}" if took is not None else ""
+    )
+    return f"{event.direction or ''} {words}{length}".strip()
+
+
+def _standing(row: AppliedMigration | None) -> str:
+    if row is None:
+        return "not applied"
+    when = instant(row.applied_at)
+    if row.status.value == "success":
+        return f"applied at {when}"
+    return f"{_state(row)}, as of {when}"
+
+
+def _name(row: AppliedMigration | None, attempts: Sequence[Attempt]) -> str:
+    names = [row.name] if row is not None else []
+    names += [str(attempt.newest.details.get("name") or "") for attempt in reversed(attempts)]
+    name = next((each for each in names if each), "")
+    return f" ({one_line(name)})" if name else ""
 
 
 def _state(row: AppliedMigration) -> str:
     return row.status.value if row.direction.value == "up" else f"{row.status} (down)"
 
 
+def _what(attempt: Attempt) -> str:
+    event = attempt.newest
+    word = (event.direction or UNKNOWN) if attempt.is_step else event.event
+    source = event.details.get("script_source")
+    # the file at the revision is what everybody expects
+    from_where = f" ({source})" if source and source != ScriptSource.CHECKOUT else ""
+    return one_line(f"{word} {event.version}{from_where}" if event.version is not None else word)
+
+
+def _outcome(attempt: Attempt) -> str:
+    return one_line(attempt.outcome.replace("_", " ")) or (
+        "asked for" if attempt.newest.event == "retry" else UNKNOWN
+    )
+
+
+def _person(details: JsonObject) -> str:
+    user, host = (one_line(str(details.get(key) or "")) for key in ("os_user", "host"))
+    return "@".join(each for each in (user, host) if each) or UNKNOWN
+
+
+def _author(details: JsonObject) -> str:
+    author = one_line(str(details.get("git_author") or ""))
+    return author.partition(" <")[0] or UNKNOWN
+
+
+def _means(details: JsonObject) -> str:
+    verb = details.get("verb")
+    if not verb:
+        return ""
+    return ", the daemon" if verb == "run" else f", by `reconciler {one_line(str(verb))}`"
+
+
 def _message(event: JournalEvent) -> str:
-    text = one_line(": ".join(part for part in (event.reason, event.message) if part))
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    details = event.details
+    marks = [event.reason or "", f"SQLSTATE {details['sqlstate']}" if details.get("sqlstate") else ""]
+    shown = ", ".join(each for each in marks if each)
+    if not event.message:
+        return one_line(shown)
+    place = ""
+    if details.get("path") and details.get("line"):
+        place = f"{details['path']}:{details['line']}:{details.get('column_number') or 1}: "
+    return one_line(f"{place}{event.message}{f' [{shown}]' if shown else ''}")
+
+
+def _blockers(details: JsonObject) -> Iterator[str]:
+    found: Any = details.get("blockers")
+    for each in found if isinstance(found, list) else ():
+        if isinstance(each, dict):
+            yield one_line(str(blocker_from_dict(each)))
+
+
+def _wrapped(text: str, *, first: str = _INDENT) -> str:
+    return textwrap.fill(
+        text,
+        width=_WIDTH,
+        initial_indent=first,
+        subsequent_indent=first + _INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

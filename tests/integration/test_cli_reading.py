@@ -192,7 +192,8 @@ def test_history_shows_rows_and_events(reconciler: CommandLine, declared: Reposi
     answer = reconciler("history")
     assert answer.exit == 0
     assert "create_a" in answer.out
-    assert "finished" in answer.out
+    assert "the newest 2 entries of its journal" in answer.out
+    assert "up 2" in answer.out
     document = reconciler("history", "--output", "json", "--version", "2").json["databases"][0]
     assert [row["version"] for row in document["applied"]] == [2]
     assert {event["version"] for event in document["journal"]} == {2}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,9 @@ from reconciler.model.encoding import (
     problem_as_dict,
     result_as_dict,
 )
+from reconciler.report.attempts import attempts_of
 from reconciler.report.findings import finding_text, findings_summary
-from reconciler.report.histories import applied_table, journal_table
+from reconciler.report.histories import applied_table, attempt_notes, attempts_table, story
 from reconciler.report.outcomes import outcome_line, step_line
 from reconciler.report.plans import plan_notes, plan_script, plan_table, plan_title
 from reconciler.report.problems import error_text, problem_text
@@ -268,21 +270,81 @@ def test_history_tables() -> None:
         ("1", "create_a", "running (down)", "2026-01-02 03:04:05Z", "1.2 s", "a" * 8)
     ]
     assert applied_as_dict(row)["duration_seconds"] == 1.234
-    event = JournalEvent(
-        at=NOW,
-        attempt="x",
-        event="finished",
-        version=1,
-        direction="up",
-        outcome="failed",
-        reason="StatementFailed",
-        message="line one\nline two" + "x" * 200,
-        details={"pid": 1},
+
+
+def event(name: str, *, attempt: str = "x", seconds: int = 0, outcome: str = "", **more: Any) -> JournalEvent:
+    """An event of the journal about migration 2."""
+    known = {"direction": "up", "reason": None, "message": None, **more}
+    return JournalEvent(
+        at=NOW + timedelta(seconds=seconds),
+        attempt=attempt,
+        event=name,
+        version=2,
+        direction=known["direction"],
+        outcome=outcome or None,
+        reason=known["reason"],
+        message=known["message"],
+        details=known.get("details", {"os_user": "ann", "host": "desk", "verb": "up"}),
     )
-    (cells,) = journal_table([event]).rows
-    assert cells[-1].startswith("StatementFailed: line one line two")
-    assert len(cells[-1]) == 100
-    assert event_as_dict(event)["details"] == {"pid": 1}
+
+
+def test_attempts_are_put_together_from_their_events() -> None:
+    events = [
+        event("started", attempt="a"),
+        event(
+            "finished", attempt="a", seconds=3, outcome="failed", reason="StatementFailed", message="no\nway"
+        ),
+        event("repair", attempt="b", seconds=5, outcome="marked_applied", message="by hand"),
+        event("started", attempt="c", seconds=7, direction="down"),
+        event("finished", attempt="d", seconds=9, outcome="success", details={"execution_time_ms": 1500}),
+    ]
+    attempts = attempts_of(events)
+    assert [row[1:4] for row in attempts_table(attempts).rows] == [
+        ("up 2", "failed", "-"),
+        ("repair 2", "marked applied", "-"),
+        ("down 2", "unfinished", "-"),
+        ("up 2", "success", "1.5 s"),
+    ]
+    assert attempts[3].began == NOW + timedelta(seconds=7.5)
+    assert list(attempt_notes(attempts)) == [
+        "2026-01-02 03:04:05Z up 2: no way [StatementFailed]",
+        "2026-01-02 03:04:10Z repair 2: by hand",
+    ]
+    assert event_as_dict(events[4])["details"] == {"execution_time_ms": 1500}
+
+
+def test_the_story_of_a_migration_keeps_to_a_hundred_columns_and_shows_no_control_characters() -> None:
+    blocker = {"pid": 7, "user": "bob", "application": "psql\x1b[2J"}
+    details = {
+        "name": "create_b",
+        "os_user": "ann",
+        "host": "desk",
+        "verb": "run",
+        "git_revision": "a" * 40,
+        "git_author": "Ann <ann@example.org>",
+        "script_source": "checkout",
+        "sqlstate": "42P07",
+        "path": "migrations/00002_create_b.sql",
+        "line": 3,
+        "excerpt": "CREATE TABLE b ();\n             ^",
+        "blockers": [blocker, "garbage"],
+        "remedy": "mend it",
+        "pid": 12,
+    }
+    failed = event(
+        "finished", outcome="failed", reason="StatementFailed", message="long " * 60, details=details
+    )
+    text = "\n".join(story(2, None, [failed, event("retry", attempt="r")], more=True))
+    assert text.startswith("migration 2 (create_b): not applied\n\n2026-01-02 03:04:05Z  up failed\n")
+    assert "by ann@desk, the daemon\n    at revision aaaaaaaaaaaa by Ann <ann@example.org>\n" in text
+    assert "    migrations/00002_create_b.sql:3:1: long" in text
+    assert "[StatementFailed, SQLSTATE 42P07]" in " ".join(text.split())
+    assert "in its way: pid 7 (user bob" in text
+    assert "another attempt was asked for" in text
+    assert "remedy: mend it" in text
+    assert "\x1b" not in text
+    assert max(map(len, text.split("\n"))) <= 100
+    assert "the journal has nothing about it" in "\n".join(story(9, None, []))
 
 
 def test_findings() -> None:
