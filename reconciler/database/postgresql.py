@@ -38,6 +38,9 @@ _LONGEST_PAUSE = 1.0
 """Seconds between two attempts at the lock. Never a blocking wait: that would be an open transaction on the server, and
 `CREATE INDEX CONCURRENTLY` of the lock's holder would wait for it for ever."""
 
+_LOOKS = 5
+"""A holder of the lock that has not said who it is is looked at this often."""
+
 
 class PostgresDatabase:
     """Implements `reconciler.model.Database`. One task at a time uses it.
@@ -213,15 +216,21 @@ class PostgresDatabase:
     ) -> None:
         deadline = monotonic() + acquire_timeout
         pause = _FIRST_PAUSE
+        looks = 0
         while True:
             ((answer,),) = await session.read(
                 session.queries("try_advisory_lock", key=ADVISORY_KEY), doing="taking the lock"
             )
             if answer[0]:
                 return
-            holder = (await self._read_with(session)).holder or LockHolder(
-                "a session that is just ending", "advisory", None
-            )
+            holder = (await self._read_with(session)).holder
+            if holder is None:
+                # it has the lock and not yet said who it is, or is just giving it back: either takes a moment
+                looks += 1
+                if looks < _LOOKS:
+                    await asyncio.sleep(_FIRST_PAUSE)
+                    continue
+                holder = LockHolder("a session that does not say who it is", "advisory", None)
             if on_waiting is not None:
                 on_waiting(holder)
                 on_waiting = None
