@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.catalog import Catalog, CatalogReader
 from reconciler.credentials import Credentials
-from reconciler.database import ConnectionSettings, engine_unsupported, open_database
+from reconciler.database import ConnectionSettings, complete_dsn, engine_unsupported, open_database
 from reconciler.manifest import (
     DatabaseTarget,
     Embedded,
@@ -29,6 +29,7 @@ from reconciler.model import (
     Claim,
     Database,
     File,
+    HookRunner,
     Problem,
     ProblemError,
     Reason,
@@ -43,6 +44,7 @@ from reconciler.redaction import Secret
 
 if TYPE_CHECKING:
     from reconciler.embedded import EmbeddedServer
+    from reconciler.hooks import HookListener
 
 MANIFESTS = "manifests"
 """The folder of the manifests, from the repository's root."""
@@ -186,7 +188,9 @@ class Connector:
         self._certificates: dict[str, Path] = {}
         """The file that holds each certificate authority given as text: one for all connections."""
 
-    def open(self, environment: str, target: DatabaseTarget, timeouts: Timeouts) -> Database:
+    def open(
+        self, environment: str, target: DatabaseTarget, timeouts: Timeouts, *, show_queries: bool = False
+    ) -> Database:
         """A database that connects at its first use. Its secret is resolved anew for every connection.
 
         An engine that is not supported is a `ManifestInvalid` problem of that use.
@@ -202,9 +206,34 @@ class Connector:
                 role=target.role,
                 history_schema=target.history_schema,
                 root_certificate=await self._root_certificate(target),
+                show_queries=show_queries,
             )
 
         return open_database(settings)
+
+    def hooks(
+        self, environment: str, target: DatabaseTarget, timeouts: Timeouts, listener: HookListener
+    ) -> HookRunner:
+        """Runs the hooks of a database: to be asked for only by who consented to run what git says.
+
+        Args:
+            environment: the environment's name.
+            target: the database.
+            timeouts: of its manifest.
+            listener: hears what the hooks do.
+        """
+        from reconciler.hooks import Runner
+
+        async def dsn() -> Secret:
+            return complete_dsn(
+                ConnectionSettings(
+                    dsn=await self._dsn(environment, target),
+                    connect_timeout=timeouts.connect,
+                    root_certificate=await self._root_certificate(target),
+                )
+            )
+
+        return Runner(dsn, listener, os.environ)
 
     async def close(self) -> None:
         """Stop the embedded server if nobody else uses it, and remove what was written for the driver."""
@@ -282,11 +311,19 @@ class Workspace:
             )
         return self._source
 
-    def open(self, environment: str, target: DatabaseTarget, timeouts: Timeouts) -> Database:
+    def open(
+        self, environment: str, target: DatabaseTarget, timeouts: Timeouts, *, show_queries: bool = False
+    ) -> Database:
         """A database that connects at its first use and is closed with the workspace; see `Connector.open`."""
-        database = self._connector.open(environment, target, timeouts)
+        database = self._connector.open(environment, target, timeouts, show_queries=show_queries)
         self._databases.append(database)
         return database
+
+    def hooks(
+        self, environment: str, target: DatabaseTarget, timeouts: Timeouts, listener: HookListener
+    ) -> HookRunner:
+        """Runs the hooks of a database; see `Connector.hooks`."""
+        return self._connector.hooks(environment, target, timeouts, listener)
 
     async def close(self) -> None:
         """Close whatever was opened."""
@@ -314,7 +351,7 @@ def declaration(environment: Environment, target: DatabaseTarget, repository: st
         policy_digest=manifest.policy_digest,
         claim=Claim(environment.name, target.name, repository),
         suspended=manifest.suspend,
-        history_schema=target.history_schema,
+        hooks=manifest.hooks,
     )
 
 

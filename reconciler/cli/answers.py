@@ -9,7 +9,7 @@ from reconciler.cli.terminal import on_terminal, write, write_error, write_findi
 from reconciler.model import Problem
 from reconciler.model.encoding import JsonObject, plan_as_dict, problem_as_dict, result_as_dict
 from reconciler.report.outcomes import outcome_line
-from reconciler.report.plans import plan_notes, plan_script, plan_table, plan_title
+from reconciler.report.plans import plan_hooks, plan_notes, plan_script, plan_table, plan_title
 from reconciler.report.problems import problem_text
 from reconciler.report.text import printable
 
@@ -33,6 +33,8 @@ def write_plans(results: Sequence[Result], *, script: bool) -> None:
             write(plan_title(name, plan))
             if plan.steps:
                 write_table(plan_table(plan))
+            for line in plan_hooks(plan):
+                write(f"{name}: {line}")
         if plan is not None:
             for note in plan_notes(plan):
                 # statements may go into a file: that gets nothing else
@@ -53,6 +55,8 @@ def write_results(results: Sequence[Result]) -> None:
         if plan is not None:
             for warning in plan.warnings:
                 write_error(f"{name}: {problem_text(warning, label='warning')}")
+        for warning in result.warnings:
+            write_error(f"{name}: {problem_text(warning, label='warning')}")
         if result.problem is not None:
             write_error(f"{name}: {problem_text(result.problem, label=_label(result))}")
 
@@ -83,7 +87,7 @@ def results_as_dict(results: Sequence[Result], broken: Sequence[Problem]) -> Jso
     return {
         "problems": [problem_as_dict(problem) for problem in broken],
         "databases": [
-            {**_names(result), **result_as_dict(result.applied, result.plan, result.problem)}
+            {**_names(result), **result_as_dict(result.applied, result.plan, result.problem, result.warnings)}
             for result in results
         ],
     }

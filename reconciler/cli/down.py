@@ -6,6 +6,8 @@ import click
 
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import (
+    ALLOW_HOOKS,
+    SHOW_QUERIES,
     VERSION,
     OutputOptions,
     RepositoryOptions,
@@ -27,10 +29,14 @@ from reconciler.cli.options import (
     "--version", type=VERSION, metavar="N", required=True, help="To this version; 0 takes back everything."
 )
 @click.option("--dry-run", is_flag=True, help="Print the statements as they would be sent, and send none.")
+@ALLOW_HOOKS
+@SHOW_QUERIES
 @database_options(working_tree=True, migrations=True)
 def command(
     version: int | None,
     dry_run: bool,
+    allow_hooks: bool,
+    show_queries: bool,
     repository: RepositoryOptions,
     selection: SelectionOptions,
     output_as: OutputOptions,
@@ -45,5 +51,14 @@ def command(
     from reconciler.model import Direction
 
     return run_to_end(
-        run_migration(Direction.DOWN, version, repository, selection, output_as, dry_run=dry_run)
+        run_migration(
+            Direction.DOWN,
+            version,
+            repository,
+            selection,
+            output_as,
+            dry_run=dry_run,
+            allow_hooks=allow_hooks,
+            show_queries=show_queries,
+        )
     )

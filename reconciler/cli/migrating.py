@@ -25,12 +25,14 @@ class Result:
         plan: what is left to do; None when it was not reached.
         applied: the steps that are in force.
         problem: why it stopped short; a plan's refusals are in `plan`.
+        warnings: what went wrong beside the steps.
     """
 
     subject: Subject
     plan: Plan | None = None
     applied: tuple[tuple[Step, StepResult], ...] = ()
     problem: Problem | None = None
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def exit(self) -> Exit:
@@ -86,7 +88,14 @@ async def look(scope: Scope, subject: Subject, declaration: Declaration) -> Resu
 
 
 async def migrate(
-    scope: Scope, verb: Direction, version: int | None, progress: Progress, *, dry_run: bool
+    scope: Scope,
+    verb: Direction,
+    version: int | None,
+    progress: Progress,
+    *,
+    dry_run: bool,
+    allow_hooks: bool = False,
+    show_queries: bool = False,
 ) -> list[Result]:
     """Bring the databases of `scope`, one after the other, to a version.
 
@@ -98,6 +107,8 @@ async def migrate(
         version: where to; None for what is declared.
         progress: hears what happens.
         dry_run: plan only.
+        allow_hooks: run the hooks of manifests; without it a manifest that has some is refused.
+        show_queries: show the text of queries that are in the way.
     """
     results: list[Result] = []
     stopped_by: dict[str, Subject] = {}
@@ -106,7 +117,16 @@ async def migrate(
         if culprit is not None and not dry_run:
             result = Result(subject=subject, problem=_rollout_stopped(culprit))
         else:
-            result = await _migrate_one(scope, subject, verb, version, progress, dry_run=dry_run)
+            result = await _migrate_one(
+                scope,
+                subject,
+                verb,
+                version,
+                progress,
+                dry_run=dry_run,
+                allow_hooks=allow_hooks,
+                show_queries=show_queries,
+            )
         results.append(result)
         if result.exit is not Exit.DONE and _stops_rollout(scope, subject):
             stopped_by.setdefault(subject.environment, subject)
@@ -114,13 +134,21 @@ async def migrate(
 
 
 async def _migrate_one(
-    scope: Scope, subject: Subject, verb: Direction, version: int | None, progress: Progress, *, dry_run: bool
+    scope: Scope,
+    subject: Subject,
+    verb: Direction,
+    version: int | None,
+    progress: Progress,
+    *,
+    dry_run: bool,
+    allow_hooks: bool,
+    show_queries: bool,
 ) -> Result:
     declaration = asked_for(subject, version, changes=True)
     if isinstance(declaration, Problem):
         return Result(subject=subject, problem=declaration)
     # a person asks for this attempt, so an earlier failure does not stand against it
-    declaration = replace(declaration, retry=True)
+    declaration = replace(declaration, retry=True, hooks_allowed=allow_hooks)
     first = await look(scope, subject, declaration)
     if first.plan is None or not first.plan.runnable:
         return first
@@ -131,11 +159,19 @@ async def _migrate_one(
         actor = await scope.actor(verb.value, subject)
     except ProblemError as error:
         return replace(first, problem=error.problem)
-    database = scope.workspace.open(subject.environment, subject.target, subject.timeouts)
+    database = scope.workspace.open(
+        subject.environment, subject.target, subject.timeouts, show_queries=show_queries
+    )
 
     async def admit(_: Observation, plan: Plan) -> Problem | None:
         return _wrong_way(plan, verb)
 
+    hooks = None
+    if allow_hooks and declaration.hooks:
+        from reconciler.cli.hooking import HookNotes
+
+        notes = HookNotes(subject.name, silent=progress.silent)
+        hooks = scope.workspace.hooks(subject.environment, subject.target, subject.timeouts, notes)
     progress.begin(subject.name)
     outcome = await apply(
         database,
@@ -147,12 +183,19 @@ async def _migrate_one(
         # the plan made under the lock may differ from the one that was admitted
         superseded=lambda: _wrong_way(progress.plan, verb) is not None,
         admit=admit,
+        hooks=hooks,
     )
     progress.end()
     problem = outcome.problem
     if problem is None and outcome.superseded and outcome.plan is not None:
         problem = _wrong_way(outcome.plan, verb)
-    return Result(subject=subject, plan=outcome.plan, applied=outcome.applied, problem=problem)
+    return Result(
+        subject=subject,
+        plan=outcome.plan,
+        applied=outcome.applied,
+        problem=problem,
+        warnings=outcome.warnings,
+    )
 
 
 def _wrong_way(plan: Plan | None, verb: Direction) -> Problem | None:

@@ -20,6 +20,8 @@ async def run_migration(
     output_as: OutputOptions,
     *,
     dry_run: bool,
+    allow_hooks: bool,
+    show_queries: bool,
 ) -> Exit:
     """Bring the chosen databases up or down, and say what came of it.
 
@@ -30,11 +32,21 @@ async def run_migration(
         selection: which databases.
         output_as: how to answer.
         dry_run: print what would be sent, and send nothing.
+        allow_hooks: run the hooks of manifests.
+        show_queries: show the text of queries that are in the way.
     """
     async with open_scope(repository, selection, writing=True, migrating=True) as scope:
         broken = broken_environments(scope)
         progress = Progress(silent=output_as.json)
-        results = await migrate(scope, direction, version, progress, dry_run=dry_run)
+        results = await migrate(
+            scope,
+            direction,
+            version,
+            progress,
+            dry_run=dry_run,
+            allow_hooks=allow_hooks,
+            show_queries=show_queries,
+        )
     if output_as.json and dry_run:
         write_json(plans_as_dict(results, broken, statements=True))
     elif output_as.json:

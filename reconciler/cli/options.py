@@ -149,6 +149,16 @@ _SERVER = click.option(
     metavar="URL",
     help="Ask a running daemon, http://127.0.0.1:9840 say, instead of the databases.",
 )
+ALLOW_HOOKS = click.option(
+    "--allow-hooks",
+    is_flag=True,
+    help="Run the commands under `hooks:` of manifests: whoever can commit there then runs commands here.",
+)
+SHOW_QUERIES = click.option(
+    "--show-queries",
+    is_flag=True,
+    help="Of whoever blocks a migration, show the text of the query too: it may hold secrets and personal data.",
+)
 
 
 def database_options(*, working_tree: bool, migrations: bool = False, server: bool = False) -> Decorator[Any]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 
 from reconciler.cli.terminal import on_terminal
-from reconciler.model import LockHolder, Observation, Plan, Problem, Step, StepResult
+from reconciler.model import (
+    Blocker,
+    LockHolder,
+    Observation,
+    Plan,
+    Problem,
+    Step,
+    StepProgress,
+    StepResult,
+)
 from reconciler.report.outcomes import running_line, step_line
 from reconciler.report.text import instant, one_line, printable
 
@@ -27,6 +37,12 @@ class Progress:
         self._silent = silent
         self._transient = not silent and on_terminal()
         self._name = ""
+        self._blocked_by: frozenset[str] = frozenset()
+
+    @property
+    def silent(self) -> bool:
+        """Nothing is written."""
+        return self._silent
 
     def begin(self, name: str) -> None:
         """What follows is about the database `name`."""
@@ -51,7 +67,8 @@ class Progress:
 
     def started(self, step: Step) -> None:
         """A step is about to run."""
-        self._now(f"{self._name}: running {running_line(step)} …")
+        self._blocked_by = frozenset()
+        self._running(step)
 
     def finished(self, step: Step, result: StepResult) -> None:
         """A step is in force."""
@@ -61,13 +78,37 @@ class Progress:
         """A step failed; the summary tells why."""
         self._now("")
 
+    def progressed(self, step: Step, progress: StepProgress | None) -> None:
+        """How far the step has come, on a terminal."""
+        if not self._blocked_by:
+            self._running(step, f"{progress}" if progress is not None else "")
+
+    def blocked(self, step: Step, blockers: Sequence[Blocker]) -> None:
+        """Others hold the tables: said once for the same of them, and on a terminal for as long as it lasts."""
+        who = frozenset(blocker.name for blocker in blockers)
+        news, self._blocked_by = who != self._blocked_by, who
+        if self._transient:
+            self._running(step, f"blocked by {_named(blockers)}" if blockers else "")
+        elif news and blockers:
+            self._note(f"{self._name}: {running_line(step)} is blocked by {_named(blockers)}")
+
+    def waited(self, step: Step, seconds: float) -> None:
+        """The step waits no longer."""
+        self._blocked_by = frozenset()
+
+    def unwatched(self, step: Step, problem: Problem) -> None:
+        """How far the step has come cannot be told; that it runs is on the screen already."""
+
+    def _running(self, step: Step, more: str = "") -> None:
+        self._now(f"{self._name}: running {running_line(step)} …" + (f" {more}" if more else ""))
+
     def _line(self, text: str) -> None:
         if not self._silent:
             self._write((_CLEAR_LINE if self._transient else "") + printable(text) + "\n")
 
     def _now(self, text: str) -> None:
         if self._transient:
-            self._write(_CLEAR_LINE + printable(text))
+            self._write(_CLEAR_LINE + _fitting(printable(text)))
 
     def _note(self, text: str) -> None:
         if self._transient:
@@ -83,3 +124,15 @@ class Progress:
             sys.stdout.flush()
         except OSError:
             self._silent, self._transient = True, False
+
+
+def _named(blockers: Sequence[Blocker]) -> str:
+    return one_line("; ".join(str(blocker) for blocker in blockers))
+
+
+def _fitting(text: str) -> str:
+    """`text`, cut to one line of the terminal: only a single line can be taken back."""
+    import shutil
+
+    columns = shutil.get_terminal_size().columns
+    return text if len(text) < columns else text[: max(0, columns - 2)] + "…"

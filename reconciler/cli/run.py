@@ -9,7 +9,9 @@ import click
 
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import (
+    ALLOW_HOOKS,
     DURATION,
+    SHOW_QUERIES,
     RepositoryOptions,
     example,
     repository_options,
@@ -86,6 +88,8 @@ if TYPE_CHECKING:
 @click.option(
     "--log-json/--log-text", default=None, help="How to log.  [default: text on a terminal, else JSON]"
 )
+@ALLOW_HOOKS
+@SHOW_QUERIES
 @click.option("-v", "--verbose", count=True, help="Log more.")
 def command(
     repository: RepositoryOptions,
@@ -98,6 +102,8 @@ def command(
     grace: float,
     state_folder: Path | None,
     log_json: bool | None,
+    allow_hooks: bool,
+    show_queries: bool,
     verbose: int,
 ) -> Exit:
     """Follow a repository and keep every declared database at the version it says, up or down, until told to stop.
@@ -124,6 +130,8 @@ def command(
         environments=environments,
         max_connections=max_connections,
         state_folder=state_folder,
+        allow_hooks=allow_hooks,
+        show_queries=show_queries,
         verbosity=verbose,
         log_json=log_json,
     )

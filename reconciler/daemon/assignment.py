@@ -29,12 +29,13 @@ class Assignment:
     declared_at: float
 
     def changes(self, other: Assignment, steps: Sequence[Step]) -> bool:
-        """True when `other` asks for something else: another target or policy, or another script for one of `steps`."""
+        """True when `other` asks for something else: another target, policy or hooks, or another script for one of `steps`."""
         ours, theirs = self.declaration, other.declaration
-        if (ours.target, ours.policy_digest, ours.suspended) != (
+        if (ours.target, ours.policy_digest, ours.suspended, ours.hooks) != (
             theirs.target,
             theirs.policy_digest,
             theirs.suspended,
+            theirs.hooks,
         ):
             return True
         return any(_digest(ours, step.version) != _digest(theirs, step.version) for step in steps)

@@ -26,6 +26,8 @@ class DaemonOptions:
         max_connections: how many connections are kept open between passes.
         state_folder: where the mirror and the embedded server keep their data; None for `.reconciler/` in the repository.
         credentials: for the repository.
+        allow_hooks: run the commands of manifests: whoever set this trusts who can commit.
+        show_queries: show the text of the queries that block a step, in log, status and journal.
         verbosity: 0 for events, 1 for detail.
         log_json: log JSON lines; None = unless the log goes to a terminal.
     """
@@ -42,5 +44,7 @@ class DaemonOptions:
     max_connections: int = 50
     state_folder: Path | None = None
     credentials: GitCredentials = field(default_factory=GitCredentials)
+    allow_hooks: bool = False
+    show_queries: bool = False
     verbosity: int = 0
     log_json: bool | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -14,14 +15,18 @@ from reconciler import backoff
 from reconciler.controller import jittered
 from reconciler.daemon.assignment import Assignment
 from reconciler.daemon.board import Key
+from reconciler.daemon.hooking import HookLog
 from reconciler.daemon.interruption import what_became
 from reconciler.daemon.rollout import EnvironmentRollout, Standing
 from reconciler.daemon.surroundings import Surroundings
+from reconciler.daemon.watching import WatchedStep
 from reconciler.model import (
+    Blocker,
     Database,
     DatabaseStatus,
     Direction,
     ErrorClass,
+    HookRunner,
     LastStep,
     LockHolder,
     Observation,
@@ -30,6 +35,7 @@ from reconciler.model import (
     ProblemError,
     Reason,
     Step,
+    StepProgress,
     StepResult,
 )
 from reconciler.operations import Outcome, apply
@@ -56,6 +62,7 @@ class DatabaseWorker:
         assignment: what is declared for it.
         rollout: of its environment.
         shared: what every pass shares.
+        hooks: makes what runs the hooks, given who listens; None when hooks may not run.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class DatabaseWorker:
         assignment: Assignment,
         rollout: EnvironmentRollout,
         shared: Surroundings,
+        hooks: Callable[[HookLog], HookRunner] | None = None,
     ) -> None:
         self.key = key
         self.database = database
@@ -78,6 +86,7 @@ class DatabaseWorker:
         self._running: Step | None = None
         self._step_failed = False
         self._running_since: datetime | None = None
+        self._watched = WatchedStep(shared.log)
         self._last_steps: dict[str, LastStep] = {}
         self._last_applied_revision = ""
         self._holder: LockHolder | None = None
@@ -89,6 +98,10 @@ class DatabaseWorker:
         self._warned: set[Problem] = set()
         self._answered = True
         self._unanswered: asyncio.TimerHandle | None = None
+        self._hook_log = HookLog(shared.log, self._hook_changed)
+        self._hooks = hooks(self._hook_log) if hooks is not None else None
+        self._hook_warnings: tuple[Problem, ...] = ()
+        """What hooks did wrong in the newest run of a plan, when its steps were done."""
         self.writing = False
         """It holds the lock: ending now would end a step."""
 
@@ -194,11 +207,15 @@ class DatabaseWorker:
                 listener=self,
                 superseded=self._superseded,
                 admit=self._admit,
+                hooks=self._hooks,
             )
         finally:
+            self._hook_log.clear()
             self._take_back()
             self.writing = False
         self._answered = outcome.observation is not None
+        if outcome.applied or outcome.problem is not None or outcome.warnings:
+            self._hook_warnings = outcome.warnings
         return outcome
 
     def _take_back(self) -> None:
@@ -234,6 +251,7 @@ class DatabaseWorker:
         """A step is about to run."""
         self._running = step
         self._running_since = self._shared.now()
+        self._watched.begin({**self._names(), **_of(step)})
         # however this attempt ends is news, also when the one before ended alike
         self._reported = None
         self._publish(None)
@@ -260,6 +278,32 @@ class DatabaseWorker:
         seconds = (self._shared.now() - self._running_since).total_seconds() if self._running_since else 0.0
         environment, database = self.key
         self._shared.metrics.migration(environment, database, self._engine, step.direction, "failed", seconds)
+
+    def progressed(self, step: Step, progress: StepProgress | None) -> None:
+        """The step has come further."""
+        self._watched.progressed(progress)
+        self._publish(None)
+
+    def blocked(self, step: Step, blockers: Sequence[Blocker]) -> None:
+        """Others hold the tables that the step needs."""
+        self._watched.blocked(blockers)
+        self._publish(None)
+
+    def waited(self, step: Step, seconds: float) -> None:
+        """The step waited for tables, and waits no longer."""
+        self._watched.waited(seconds)
+        self._shared.metrics.lock_wait(self.key[0], "ddl", seconds)
+        self._publish(None)
+
+    def unwatched(self, step: Step, problem: Problem) -> None:
+        """Nobody could look at the step; it runs on."""
+        self._watched.unwatched(problem)
+
+    def _hook_changed(self) -> None:
+        """A hook begins or has ended: no step runs meanwhile, and how this attempt ends is news."""
+        self._running = None
+        self._reported = None
+        self._publish(None)
 
     # deciding
 
@@ -457,6 +501,10 @@ class DatabaseWorker:
             holder=self._holder,
             running=pending_step(self._running) if self._running else None,
             running_since=self._running_since if self._running else None,
+            hook=self._hook_log.running,
+            warnings=self._hook_warnings,
+            progress=self._watched.progress if self._running else None,
+            blocked_by=self._watched.blockers if self._running else (),
             target_ordinal=declaration.catalog.ordinal(declaration.target),
             current_ordinal=declaration.catalog.ordinal(observation.current_version) if observation else None,
             next_retry_at=now + timedelta(seconds=delay) if delay is not None else None,

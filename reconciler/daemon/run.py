@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__, backoff
 from reconciler.assembly import (
@@ -40,12 +40,16 @@ from reconciler.manifest import DatabaseTarget, Manifest, Timeouts
 from reconciler.metrics import Metrics
 from reconciler.model import (
     EnvironmentStatus,
+    HookRunner,
     Revision,
     Source,
     SourceStatus,
 )
 from reconciler.source import open_source
 from reconciler.web import parse_listen
+
+if TYPE_CHECKING:
+    from reconciler.hooks import HookListener
 
 
 async def run_daemon(options: DaemonOptions) -> int:
@@ -285,7 +289,9 @@ class Daemon:
     ) -> None:
         manifest = environment.manifest
         assert manifest is not None
-        asked = declaration(environment, target, self._source.repository)
+        asked = replace(
+            declaration(environment, target, self._source.repository), hooks_allowed=self._options.allow_hooks
+        )
         assignment = Assignment(
             declaration=asked,
             actor=actor("run", asked.claim, revision, environment.change),
@@ -299,9 +305,26 @@ class Daemon:
             return
         if worker is not None:
             await self._retire(key, worker)
-        database = self._connector.open(environment.name, target, manifest.timeouts)
-        self._workers[key] = DatabaseWorker(key, database, assignment, rollout, self._shared)
+        database = self._connector.open(
+            environment.name, target, manifest.timeouts, show_queries=self._options.show_queries
+        )
+        self._workers[key] = DatabaseWorker(
+            key,
+            database,
+            assignment,
+            rollout,
+            self._shared,
+            self._hooks_of(environment.name, target, manifest),
+        )
         self._targets[key] = (target, manifest.timeouts)
+
+    def _hooks_of(
+        self, environment: str, target: DatabaseTarget, manifest: Manifest
+    ) -> Callable[[HookListener], HookRunner] | None:
+        """Makes what runs the hooks of a database; None when the operator did not allow hooks."""
+        if not self._options.allow_hooks:
+            return None
+        return lambda listener: self._connector.hooks(environment, target, manifest.timeouts, listener)
 
     def _hold(self, environment: Environment) -> EnvironmentStatus:
         """A manifest that cannot be read: its databases stay as they are."""

@@ -15,6 +15,7 @@ from typing import Any
 from reconciler.errors import ReconcilerError
 from reconciler.model.git import Revision
 from reconciler.model.history import AppliedMigration, JournalEvent
+from reconciler.model.hooks import Hook, HookMoment
 from reconciler.model.plan import Plan, Step
 from reconciler.model.problem import Problem, ProblemError
 from reconciler.model.protocols import StepResult
@@ -29,6 +30,7 @@ from reconciler.model.status import (
     SourceStatus,
     State,
 )
+from reconciler.model.watching import Blocker
 from reconciler.redaction import redact
 
 JsonObject = dict[str, Any]
@@ -168,11 +170,17 @@ def plan_as_dict(plan: Plan, *, statements: bool = False) -> JsonObject:
         "refusals": [problem_as_dict(problem) for problem in plan.refusals],
         "warnings": [problem_as_dict(problem) for problem in plan.warnings],
         "pins": [pin.version for pin in plan.pins],
+        "hooks": {
+            moment.value: [_hook_as_dict(hook) for hook in plan.hooks.at(moment)] for moment in HookMoment
+        },
     }
 
 
 def result_as_dict(
-    applied: Sequence[tuple[Step, StepResult]], plan: Plan | None, problem: Problem | None
+    applied: Sequence[tuple[Step, StepResult]],
+    plan: Plan | None,
+    problem: Problem | None,
+    warnings: Sequence[Problem] = (),
 ) -> JsonObject:
     """What came of bringing one database to a version.
 
@@ -180,6 +188,7 @@ def result_as_dict(
         applied: the steps that are in force, in the order they ran.
         plan: what is left to do; None when the database was not reached at the end.
         problem: why it stopped short.
+        warnings: what went wrong beside the steps.
     """
     return {
         "in_sync": plan is not None and plan.in_sync,
@@ -191,6 +200,7 @@ def result_as_dict(
         ],
         "plan": plan_as_dict(plan) if plan is not None else None,
         "problem": _problem_or_null(problem),
+        "warnings": [problem_as_dict(warning) for warning in warnings],
     }
 
 
@@ -225,12 +235,50 @@ def event_as_dict(event: JournalEvent) -> JsonObject:
     }
 
 
+def blocker_as_dict(blocker: Blocker) -> JsonObject:
+    """Who is in the way of a step. `pid` is 0 for a prepared transaction; `query` is null unless query texts were asked for."""
+    return {
+        "pid": blocker.pid,
+        "user": blocker.user or None,
+        "application": redact(blocker.application) or None,
+        "state": blocker.state or None,
+        "transaction_age_seconds": (
+            None if blocker.transaction_age is None else round(blocker.transaction_age, 3)
+        ),
+        "query_id": blocker.query_id,
+        "query": redact(blocker.query) or None,
+        "prepared": redact(blocker.prepared) or None,
+    }
+
+
+def blocker_from_dict(rendered: JsonObject) -> Blocker:
+    """What `blocker_as_dict` wrote, this version's or another's."""
+    pid, age, query_id = (rendered.get(key) for key in ("pid", "transaction_age_seconds", "query_id"))
+    texts = {
+        key: str(rendered.get(key) or "") for key in ("user", "application", "state", "query", "prepared")
+    }
+    return Blocker(
+        pid=pid if isinstance(pid, int) else 0,
+        transaction_age=float(age) if isinstance(age, int | float) else None,
+        query_id=query_id if isinstance(query_id, int) else None,
+        **texts,
+    )
+
+
 def is_ready(status: DatabaseStatus) -> bool:
     """What the `Ready` condition says; before there are conditions, whether the state is `in_sync`."""
     for condition in status.conditions:
         if condition.type is Condition.READY:
             return condition.status
     return status.state is State.IN_SYNC
+
+
+def _hook_as_dict(hook: Hook) -> JsonObject:
+    return {
+        "name": redact(hook.label),
+        "command": [redact(argument) for argument in hook.command],
+        "timeout_seconds": hook.timeout,
+    }
 
 
 def _problem_or_null(problem: Problem | None) -> JsonObject | None:
@@ -250,7 +298,15 @@ def _pending_as_dict(step: PendingStep) -> JsonObject:
 def _running_as_dict(status: DatabaseStatus) -> JsonObject | None:
     if status.running is None:
         return None
-    return {**_pending_as_dict(status.running), "since": instant_as_text(status.running_since)}
+    progress = status.progress
+    return {
+        **_pending_as_dict(status.running),
+        "since": instant_as_text(status.running_since),
+        "phase": progress.phase if progress else None,
+        "percent": progress.percent if progress else None,
+        "object": (progress.object or None) if progress else None,
+        "blocked_by": [blocker_as_dict(blocker) for blocker in status.blocked_by],
+    }
 
 
 def _last_step_as_dict(step: LastStep) -> JsonObject:

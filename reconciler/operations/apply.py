@@ -11,25 +11,30 @@ from typing import Protocol
 
 from reconciler.model import (
     Actor,
+    Blocker,
     Database,
     Direction,
+    HookRunner,
     LockHolder,
     Observation,
     Plan,
     Problem,
     ProblemError,
     Step,
+    StepProgress,
     StepResult,
+    StepWatcher,
     Writer,
 )
 from reconciler.model.value import value
 from reconciler.operations.declaration import Declaration, plan_for
+from reconciler.operations.hooking import HooksOfRun
 
 _LONG_RUN = 20
 """Steps of a plan from which on commits need not wait one by one."""
 
 
-class Listener(Protocol):
+class Listener(StepWatcher, Protocol):
     """Hears what happens while a plan runs. `finished` comes only when the step is durable."""
 
     def planned(self, observation: Observation, plan: Plan) -> None:
@@ -72,6 +77,18 @@ class Silent:
     def failed(self, step: Step, problem: Problem) -> None:
         """Ignored."""
 
+    def progressed(self, step: Step, progress: StepProgress | None) -> None:
+        """Ignored."""
+
+    def blocked(self, step: Step, blockers: Sequence[Blocker]) -> None:
+        """Ignored."""
+
+    def waited(self, step: Step, seconds: float) -> None:
+        """Ignored."""
+
+    def unwatched(self, step: Step, problem: Problem) -> None:
+        """Ignored."""
+
 
 @value(kw_only=True)
 class Outcome:
@@ -84,6 +101,7 @@ class Outcome:
         problem: why it stopped short: the step's failure, or the lock or connection; None when nothing went wrong. A
             plan's refusals are in `plan`.
         superseded: stopped at a step boundary because something newer is declared.
+        warnings: what went wrong beside the steps: hooks that failed when those were done.
     """
 
     observation: Observation | None = None
@@ -91,6 +109,7 @@ class Outcome:
     applied: tuple[tuple[Step, StepResult], ...] = ()
     problem: Problem | None = None
     superseded: bool = False
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(slots=True)
@@ -126,6 +145,7 @@ async def apply(
     listener: Listener | None = None,
     superseded: Callable[[], bool] = _never,
     admit: Callable[[Observation, Plan], Awaitable[Problem | None]] = _admit_all,
+    hooks: HookRunner | None = None,
 ) -> Outcome:
     """Bring `database` to what `declaration` says.
 
@@ -140,6 +160,7 @@ async def apply(
         listener: hears what happens.
         superseded: asked at each step boundary: True = stop here, something newer is declared.
         admit: asked before the lock is taken: a problem = do not run this plan now.
+        hooks: runs the commands that the declaration wants run; None when nobody consented to that.
 
     Returns:
         the outcome, also when the database could not be reached or a step failed.
@@ -150,6 +171,7 @@ async def apply(
     progress = _Progress(hears)
     problem: Problem | None = None
     stopped = False
+    warnings: list[Problem] = []
     try:
         observation, plan = await plan_for(database, declaration, now())
         hears.planned(observation, plan)
@@ -160,16 +182,19 @@ async def apply(
             return Outcome(observation=observation, plan=plan, problem=problem)
         began = monotonic()
         async with database.writer(
-            actor, acquire_timeout=acquire_timeout, on_waiting=hears.waiting
+            actor, acquire_timeout=acquire_timeout, on_waiting=hears.waiting, watcher=hears
         ) as writer:
             hears.locked(monotonic() - began)
             observation, plan = await plan_for(writer, declaration, now())
             hears.planned(observation, plan)
             if plan.runnable:
+                around = HooksOfRun(hooks, declaration, actor, plan)
+                warnings = around.warnings
                 try:
-                    stopped = await _run(writer, plan, progress, superseded)
+                    stopped = await _run(writer, plan, progress, superseded, around)
                 except ProblemError as error:
                     problem = error.problem
+                    await around.failed(writer, problem)
     except ProblemError as error:
         problem = error.problem
     try:
@@ -183,13 +208,19 @@ async def apply(
         applied=tuple(progress.applied),
         problem=problem,
         superseded=stopped,
+        warnings=tuple(warnings),
     )
 
 
-async def _run(writer: Writer, plan: Plan, progress: _Progress, superseded: Callable[[], bool]) -> bool:
+async def _run(
+    writer: Writer, plan: Plan, progress: _Progress, superseded: Callable[[], bool], around: HooksOfRun
+) -> bool:
     """Run the steps of a plan. Returns True when it stopped because something newer is declared."""
     if plan.pins:
         await writer.pin(plan.pins)
+    if plan.steps and superseded():
+        return True
+    await around.before(writer)
     try:
         for index, step in enumerate(plan.steps):
             if superseded():
@@ -208,6 +239,8 @@ async def _run(writer: Writer, plan: Plan, progress: _Progress, superseded: Call
     finally:
         if progress.waiting:
             await _settle(writer, progress)
+    if len(progress.applied) == len(plan.steps):
+        await around.after(writer)
     return False
 
 

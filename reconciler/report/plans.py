@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from reconciler.model.duration import format_duration
+from reconciler.model.hooks import HookMoment
 from reconciler.model.plan import Plan, Step
+from reconciler.redaction import redact
 from reconciler.report.problems import problem_text
 from reconciler.report.table import Table
 from reconciler.report.text import counted, one_line
 
+_LONGEST_COMMAND = 200
 _HEADERS = ("STEP", "VERSION", "NAME", "SCRIPT FROM", "TRANSACTION", "STATEMENTS")
 
 
@@ -44,6 +48,15 @@ def plan_table(plan: Plan) -> Table:
     return Table(_HEADERS, rows, frozenset({"VERSION", "STATEMENTS"}), styles, frozenset({"NAME"}))
 
 
+def plan_hooks(plan: Plan) -> Iterator[str]:
+    """One line a hook, in the order of their moments."""
+    for moment in HookMoment:
+        for hook in plan.hooks.at(moment):
+            command = shlex.join(redact(argument) for argument in hook.command)
+            limit = f", at most {format_duration(hook.timeout)}" if hook.timeout else ""
+            yield f"hook {moment}: {hook.label}{limit}: {_shortened(one_line(command))}"
+
+
 def plan_notes(plan: Plan) -> Iterator[str]:
     """Data that goes, warnings, and refusals with their remedies."""
     for step in plan.steps:
@@ -58,6 +71,8 @@ def plan_notes(plan: Plan) -> Iterator[str]:
 def plan_script(name: str, plan: Plan) -> Iterator[str]:
     """The statements of a plan, step by step, as they would be sent."""
     yield f"-- {plan_title(name, plan)}; nothing was sent"
+    for line in plan_hooks(plan):
+        yield f"-- {line}; not run"
     for step in plan.steps:
         yield ""
         yield f"-- {_label(step)}: {one_line(step.script.path)}, from {_SOURCES[step.source.value]}"
@@ -75,6 +90,10 @@ def plan_script(name: str, plan: Plan) -> Iterator[str]:
 
 
 _SOURCES = {"checkout": "the checkout", "stored": "the database, as stored when it was applied", "git": "git"}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_COMMAND else text[: _LONGEST_COMMAND - 1] + "…"
 
 
 def _label(step: Step) -> str:

@@ -76,7 +76,7 @@ def evaluate(facts: Facts, previous: DatabaseStatus | None, now: datetime) -> Da
         pending=_pending(facts, before),
         problem=verdict.problems[0] if verdict.problems else None,
         problems=verdict.problems,
-        warnings=facts.plan.warnings if facts.plan is not None else (),
+        warnings=(*(facts.plan.warnings if facts.plan is not None else ()), *facts.warnings),
         conditions=_conditions(facts, verdict, drift, before, now),
         engine=observation.engine if observation is not None else before.engine,
         server_version=observation.server_version if observation is not None else before.server_version,
@@ -93,6 +93,8 @@ def evaluate(facts: Facts, previous: DatabaseStatus | None, now: datetime) -> Da
         suspended_since=(before.suspended_since or now) if state is State.SUSPENDED else None,
         running=facts.running if state is State.MIGRATING else None,
         running_since=facts.running_since if state is State.MIGRATING else None,
+        progress=facts.progress if state is State.MIGRATING else None,
+        blocked_by=facts.blocked_by if state is State.MIGRATING else (),
         last_reconcile_at=now if looked else before.last_reconcile_at,
         last_success_at=now if state is State.IN_SYNC else before.last_success_at,
         next_retry_at=facts.next_retry_at,
@@ -115,6 +117,11 @@ def _judge(facts: Facts) -> _Verdict:
         return _stopped_by(facts, facts.manifest_problems)
     if running is not None:
         message = f"running the {running.direction} of migration {running.version} ({running.name})"
+        if facts.blocked_by:
+            message += f", blocked by {', '.join(blocker.name for blocker in facts.blocked_by)}"
+        return _Verdict(State.MIGRATING, Condition.RECONCILING, Reason.PROGRESSING, message)
+    if facts.hook:
+        message = f"running the hook {facts.hook}"
         return _Verdict(State.MIGRATING, Condition.RECONCILING, Reason.PROGRESSING, message)
     problems = _problems(facts)
     if problems:

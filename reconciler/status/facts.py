@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.model import LockHolder, Observation, PendingStep, Plan, Problem
+from reconciler.model import Blocker, LockHolder, Observation, PendingStep, Plan, Problem, StepProgress
 from reconciler.model.value import value
 
 
@@ -29,6 +29,10 @@ class Facts:
         holder: who else holds the lock.
         running: the step that runs now.
         running_since: its start, UTC.
+        progress: how far it has come.
+        hook: the hook that runs now, in words; empty when none does.
+        warnings: what went wrong beside the steps of the newest run.
+        blocked_by: who holds what it waits for.
         target_ordinal: how many migrations are at or below the target.
         current_ordinal: how many migrations are at or below the version found.
         next_retry_at: when it is tried again by itself, UTC.
@@ -51,6 +55,10 @@ class Facts:
     holder: LockHolder | None = None
     running: PendingStep | None = None
     running_since: datetime | None = None
+    hook: str = ""
+    warnings: tuple[Problem, ...] = ()
+    progress: StepProgress | None = None
+    blocked_by: tuple[Blocker, ...] = ()
     target_ordinal: int | None = None
     current_ordinal: int | None = None
     next_retry_at: datetime | None = None

@@ -75,7 +75,7 @@ def test_the_reasons_that_a_failure_is_counted_under_are_listed() -> None:
 
 
 def test_the_manifest_is_one_and_shows_the_defaults() -> None:
-    (text,) = blocks("yaml")
+    text = blocks("yaml")[0]
     manifest = read_manifest("manifests/production.yaml", text.encode())
     assert manifest.policy == Policy()
     assert manifest.timeouts == Timeouts()

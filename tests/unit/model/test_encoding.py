@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.model import (
     AttemptKey,
+    Blocker,
     Condition,
     ConditionStatus,
     DaemonStatus,
@@ -28,8 +29,11 @@ from reconciler.model import (
     State,
     Statement,
     Step,
+    StepProgress,
 )
 from reconciler.model.encoding import (
+    blocker_as_dict,
+    blocker_from_dict,
     daemon_as_dict,
     environment_as_dict,
     instant_as_text,
@@ -80,6 +84,25 @@ PENDING_JSON = {
     "source": "stored",
     "transactional": True,
 }
+BLOCKER = Blocker(
+    pid=4711,
+    user="app",
+    application="worker",
+    state="idle in transaction",
+    transaction_age=192.25,
+    query_id=-77,
+    query="SELECT 1",
+)
+BLOCKER_JSON = {
+    "pid": 4711,
+    "user": "app",
+    "application": "worker",
+    "state": "idle in transaction",
+    "transaction_age_seconds": 192.25,
+    "query_id": -77,
+    "query": "SELECT 1",
+    "prepared": None,
+}
 
 FULL = DatabaseStatus(
     environment="production",
@@ -118,6 +141,8 @@ FULL = DatabaseStatus(
     suspended_since=NOON,
     running=PENDING,
     running_since=NOON,
+    progress=StepProgress(phase="building index: scanning table", percent=12.5, object="public.orders"),
+    blocked_by=(BLOCKER,),
     last_reconcile_at=NOON,
     last_success_at=NOON,
     next_retry_at=NOON,
@@ -164,6 +189,15 @@ def test_no_secret_gets_out() -> None:
     assert "hunter2" not in json.dumps(status_as_dict(replace(FULL, problem=problem, conditions=conditions)))
 
 
+@pytest.mark.parametrize("blocker", [BLOCKER, Blocker(pid=1), Blocker(pid=0, prepared="x")])
+def test_a_blocker_is_read_back(blocker: Blocker) -> None:
+    assert blocker_from_dict(blocker_as_dict(blocker)) == blocker
+
+
+def test_a_blocker_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    assert blocker_from_dict({"pid": "?", "user": 3, "more": 1}) == Blocker(pid=0, user="3")
+
+
 def test_everything_known_of_a_database() -> None:
     assert status_as_dict(FULL) == {
         "environment": "production",
@@ -175,7 +209,14 @@ def test_everything_known_of_a_database() -> None:
         "target_ordinal": 6,
         "current_ordinal": 7,
         "pending": [PENDING_JSON],
-        "running": {**PENDING_JSON, "since": NOON_TEXT},
+        "running": {
+            **PENDING_JSON,
+            "since": NOON_TEXT,
+            "phase": "building index: scanning table",
+            "percent": 12.5,
+            "object": "public.orders",
+            "blocked_by": [BLOCKER_JSON],
+        },
         "problem": PROBLEM_JSON,
         "problems": [PROBLEM_JSON],
         "warnings": [PROBLEM_JSON],
@@ -351,6 +392,7 @@ class TestPlan:
             "refusals": [],
             "warnings": [PROBLEM_JSON],
             "pins": [],
+            "hooks": {"before": [], "after": [], "on_failure": []},
         }
 
     def test_with_its_statements(self) -> None:
