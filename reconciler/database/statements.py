@@ -37,6 +37,8 @@ _CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
 _READ_ONLY = re.compile(r"\bREAD\s+ONLY\b", re.IGNORECASE)
 _REFUSED_IN_TRANSACTION = ("25001", "2D000")
 """SQLSTATEs of what only the server knew: this statement must stand alone, or ends transactions itself."""
+_STATEMENTS_BEFORE = 3
+"""In the message of a statement that a transaction holds: BEGIN and two settings."""
 _NO_INTENT: dict[str, Literal] = {"intent_digest": None, "intent_object": None, "intent_before": None}
 
 
@@ -65,6 +67,21 @@ class _Run:
         self._recorded = step.first_statement
         self._intent: dict[str, Literal] = _NO_INTENT
         self._block_writes = True
+        self._prepared: tuple[int, str] | None = None
+        self._scope = (
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            *BOOKKEEPING_LIMITS,
+            # whoever the script made us
+            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+            writer.session.local_role,
+            "SET LOCAL search_path = pg_catalog",
+            "SET LOCAL synchronous_commit TO DEFAULT",
+        )
+        # whatever the script has made the default
+        limits = f"SET LOCAL statement_timeout = {round(step.statement_timeout * 1000)};\n"
+        self._before = (
+            f"BEGIN READ WRITE;\nSET LOCAL lock_timeout = {round(step.lock_timeout * 1000)};\n{limits}"
+        )
         self._attempt_id = str(uuid.uuid4())
         self._started = monotonic()
 
@@ -125,7 +142,7 @@ class _Run:
             if problem is None:
                 self._done = index + 1
             return problem
-        intent = intent_of(statement)
+        intent = intent_of(statement, part)
         if intent is None:
             return await self._run_with_record(index)
         return await self._run_alone(index, intent)
@@ -133,17 +150,17 @@ class _Run:
     async def _run_with_record(self, index: int) -> Problem | None:
         """Run a statement and its record in one transaction."""
         step, session, statement = self._step, self._session, self._step.statements[index]
-        before = (
-            # whatever the script has made the default
-            "BEGIN READ WRITE",
-            f"SET LOCAL lock_timeout = {round(step.lock_timeout * 1000)}",
-            f"SET LOCAL statement_timeout = {round(step.statement_timeout * 1000)}",
-        )
-        after = ("SET CONSTRAINTS ALL IMMEDIATE", *self._bookkeeping(index + 1), "COMMIT")
-        prefix = ";\n".join(before) + ";\n"
-        text = prefix + statement.text + "\n;\n" + ";\n".join(after)
+        if self._prepared is None or self._prepared[0] != index:
+            self._prepare(index)
+        assert self._prepared is not None
+        text = self._prepared[1]
         try:
-            results = await session.send(text, many_rows=True, copy_data=_copy_data(statement))
+            results = await session.send(
+                text,
+                many_rows=True,
+                copy_data=_copy_data(statement),
+                meanwhile=lambda: self._prepare(index + 1),
+            )
         except ProblemError as lost:
             return connection_lost(step, lost.problem.message)
         if results[-1].command_status == b"COMMIT":
@@ -156,14 +173,20 @@ class _Run:
             await session.command("ROLLBACK", doing="rolling back")
         if session.interrupted:
             return interrupted(step)
-        ran = len(results) - 1 - len(before)
+        ran = len(results) - 1 - _STATEMENTS_BEFORE
         if ran > 1:
             return failure_of_bookkeeping(results[-1], step)
         from reconciler.database.failures import sqlstate_of
 
         if ran == 0 and sqlstate_of(results[-1]) in _REFUSED_IN_TRANSACTION:
             return await self._run_alone(index, Intent(OPAQUE))
-        return self._failed(results[-1], index, len(prefix))
+        return self._failed(results[-1], index, len(self._before))
+
+    def _prepare(self, index: int) -> None:
+        """Write the message for a statement and its record, while the server works on the one before it."""
+        if index < len(self._step.statements):
+            after = ";\n".join((*self._bookkeeping(index + 1), "COMMIT"))
+            self._prepared = index, f"{self._before}{self._step.statements[index].text}\n;\n{after}"
 
     async def _run_alone(self, index: int, intent: Intent) -> Problem | None:
         """Announce a statement, run it by itself, and see to it that it is on record before anything else runs."""
@@ -250,23 +273,16 @@ class _Run:
 
     def _bookkeeping(self, done: int) -> Sequence[str]:
         """The record of `done` statements, for a transaction that the script's statements share."""
-        queries = self._session.queries
         return (
-            *BOOKKEEPING_LIMITS,
-            # whoever the script made us
-            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
-            self._session.local_role,
-            "SET LOCAL search_path = pg_catalog",
-            "SET LOCAL synchronous_commit TO DEFAULT",
-            queries("record_progress", version=self._step.version, **self._progress(done), **_NO_INTENT),
-            self._writer.strict_fence,
+            *self._scope,
+            self._writer.record_done(version=self._step.version, **self._progress(done)),
         )
 
     async def _record(self, intent: dict[str, Literal]) -> None:
         """Write down what is done, and what is about to be done, in one write."""
         version = self._step.version
         await self._writer.write(
-            self._session.queries("record_progress", version=version, **self._progress(self._done), **intent),
+            self._session.queries("record_intent", version=version, **self._progress(self._done), **intent),
             doing=f"recording the progress of migration {version}",
         )
         self._recorded = self._done

@@ -259,7 +259,7 @@ class HeldLock:
             "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
             *history,
             queries.attempts(attempt.succeeded, *([announced.started] if announced else ())),
-            queries("fence", owner=self._owner, fence=self._fence),
+            self.fence,
             "COMMIT",
         )
         return StepMessage(
@@ -347,8 +347,17 @@ class HeldLock:
             raise
 
     @property
+    def fence(self) -> str:
+        """The statement that fails, dividing by zero, when somebody else took the lock; the last before a COMMIT."""
+        return self._session.queries("fence", owner=self._owner, fence=self._fence)
+
+    def record_done(self, **columns: Literal) -> str:
+        """The statement that records what is done of a step outside a transaction, with the fence."""
+        return self._session.queries("record_done", owner=self._owner, fence=self._fence, **columns)
+
+    @property
     def strict_fence(self) -> str:
-        """The statement that fails, dividing by zero, when the lock is no longer ours; the last before a COMMIT."""
+        """As `fence`, and fails as well when the lock is gone and nobody has taken it: before what no rollback undoes."""
         return self._session.queries(
             "strict_fence",
             owner=self._owner,

@@ -37,9 +37,15 @@ class Intent(NamedTuple):
     table: str = ""
 
 
-def intent_of(statement: Statement) -> Intent | None:
-    """What to write down before `statement` is run by itself; None when a transaction can hold it and its record alike."""
-    part = list(tokens(statement.text))
+def intent_of(statement: Statement, part: Sequence[Token] | None = None) -> Intent | None:
+    """What to write down before `statement` is run by itself; None when a transaction can hold it and its record alike.
+
+    Args:
+        statement: what is to be run.
+        part: its tokens, where they are known.
+    """
+    if part is None:
+        part = list(tokens(statement.text))
     cursor = TokenCursor(part)
     if cursor.word == "CALL" or (cursor.word == "DO" and _ENDS_TRANSACTIONS.search(statement.text)):
         return Intent(OPAQUE)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from tests.benchmarks import applying, commands, daemon, passes, reading
+from tests.benchmarks import applying, commands, daemon, journalling, passes, reading
 from tests.benchmarks.context import Context, Sizes
 from tests.benchmarks.installed import Installed
 from tests.benchmarks.measuring import Row, table
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Context], list[Row]]] = {
     "commands": commands.commands,
     "memory": commands.memory,
     "commit-to-applied": daemon.commit_to_applied,
+    "journalling": journalling.journalling,
     "passes": passes.passes,
     "reading": reading.reading,
     "idle": daemon.idle,

@@ -380,16 +380,17 @@ async def test_a_failed_step_outside_a_transaction_may_be_mended_into_one(fresh_
     await database.close()
 
 
-async def test_a_dropped_lock_stops_a_step_that_no_rollback_would_undo(fresh_database: str) -> None:
+async def test_a_dropped_lock_stops_a_statement_that_no_rollback_would_undo(fresh_database: str) -> None:
     database = database_at(fresh_database)
     script = migration(
-        "SELECT pg_advisory_unlock_all();\nCREATE TABLE late (id int);", directive="no-transaction"
+        "CREATE TABLE late (id int);\nSELECT pg_advisory_unlock_all();\nCREATE INDEX CONCURRENTLY late_id ON late (id);",
+        directive="no-transaction",
     )
     outcome = await bring(database, declare({"1_x.sql": script}, 1))
     assert outcome.problem is not None
     assert outcome.problem.reason is Reason.LOCK_LOST
     with psycopg.connect(fresh_database) as connection:
-        assert connection.execute("SELECT to_regclass('late')").fetchone() == (None,)
+        assert connection.execute("SELECT to_regclass('late_id')").fetchone() == (None,)
     await database.close()
 
 
