@@ -27,6 +27,8 @@ _LONG_REVISION = 12
 _WIDTH = 100
 """Columns that the story of a migration keeps to."""
 _INDENT = "    "
+_BY_WORD = frozenset({"repair", "baseline", "unlock"})
+"""Events whose message is what a person said."""
 _SOURCES = {
     ScriptSource.CHECKOUT.value: "the checkout",
     ScriptSource.STORED.value: "the database, as stored when it was applied",
@@ -111,7 +113,7 @@ def _chapter(attempt: Attempt, *, more: bool) -> Iterator[str]:
     if artefact := details.get("artefact"):
         yield _wrapped(f"made {one_line(str(artefact))}")
     if text := _message(attempt.newest):
-        yield _wrapped(text)
+        yield _wrapped(f"reason: {text}" if attempt.newest.event in _BY_WORD else text)
     if excerpt := details.get("excerpt"):
         yield indented(printable(str(excerpt).rstrip("\n")), _INDENT * 2)
     for blocker in _blockers(details):
@@ -171,6 +173,8 @@ def _state(row: AppliedMigration) -> str:
 def _what(attempt: Attempt) -> str:
     event = attempt.newest
     word = (event.direction or UNKNOWN) if attempt.is_step else event.event
+    if event.event == "hook":
+        word = f"hook {event.details.get('name') or UNKNOWN}"
     source = event.details.get("script_source")
     # the file at the revision is what everybody expects
     from_where = f" ({source})" if source and source != ScriptSource.CHECKOUT else ""
@@ -197,7 +201,7 @@ def _means(details: JsonObject) -> str:
     verb = details.get("verb")
     if not verb:
         return ""
-    return ", the daemon" if verb == "run" else f", by `reconciler {one_line(str(verb))}`"
+    return ", the daemon" if verb == "run" else f" with `reconciler {one_line(str(verb))}`"
 
 
 def _message(event: JournalEvent) -> str:

@@ -451,3 +451,12 @@ def test_it_is_pure() -> None:
     for known in (IN_SYNC, PENDING, UNREACHABLE, FAILED):
         before = evaluate(PENDING, None, NOW)
         assert evaluate(known, before, LATER) == evaluate(known, before, LATER)
+
+
+def test_a_running_hook_is_told_and_what_hooks_did_wrong_is_a_warning() -> None:
+    warning = Problem(reason=Reason.HOOK_FAILED, message="the hook notify (after) ended with exit status 1")
+    status = evaluate(facts(hook="backup (before)", warnings=(warning,)), None, NOW)
+    assert status.state is State.MIGRATING
+    assert status.warnings == (warning,)
+    told = [each.message for each in status.conditions if each.type is Condition.RECONCILING]
+    assert told == ["running the hook backup (before)"]
