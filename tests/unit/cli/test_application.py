@@ -33,6 +33,7 @@ def test_help_lists_all_verbs_and_exit_codes(reconciler: CommandLine) -> None:
 
 def test_verbs_are_those_of_the_contract() -> None:
     names = ["run", "status", "plan", "up", "down", "create", "validate", "history", "wait", "retry"]
+    names += ["baseline", "repair", "unlock"]
     assert isinstance(application, Verbs)
     assert application.list_commands(click.Context(application)) == names
 
