@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -239,6 +240,8 @@ _DETAILS = [
     "host",
     "pid",
     "tool_version",
+    "blockers",
+    "artefact",
 ]
 
 
@@ -262,10 +265,21 @@ async def read_journal(session: Session, version: int | None, limit: int) -> lis
             outcome=row[5],
             reason=row[6],
             message=row[7],
-            details={key: value for key, value in zip(_DETAILS, row[8:], strict=False) if value is not None},
+            details=_details(row[8:]),
         )
         for row in rows
     ]
+
+
+def _details(values: tuple[Any, ...]) -> dict[str, Any]:
+    details = {key: value for key, value in zip(_DETAILS, values, strict=False) if value is not None}
+    if "blockers" in details:
+        try:
+            details["blockers"] = json.loads(details["blockers"])
+        except ValueError:
+            # somebody else's writing: shown as it stands there
+            pass
+    return details
 
 
 def _identity(rows: list[tuple[Any, ...]]) -> ServerIdentity:

@@ -84,6 +84,16 @@ class Session:
         return not self._connection.closed
 
     @property
+    def backend_pid(self) -> int:
+        """The process id of our backend."""
+        return self._connection.info.backend_pid
+
+    @property
+    def server_version(self) -> int:
+        """As libpq counts it: 180001 for 18.1."""
+        return self._connection.info.server_version
+
+    @property
     def in_transaction(self) -> bool:
         """True inside a transaction block, also a failed one."""
         return bool(self._connection.pgconn.transaction_status) and self.alive

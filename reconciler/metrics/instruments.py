@@ -27,14 +27,14 @@ from reconciler.model import DaemonStatus, Direction, Reason
 StepOutcome = Literal["success", "failed"]
 PassOutcome = Literal["in_sync", "migrated", "failed", "skipped"]
 FetchOutcome = Literal["success", "failed"]
-LockKind = Literal["advisory"]
+LockKind = Literal["advisory", "ddl"]
 
 FAILURE_REASONS = tuple(sorted({reason.metric_label for reason in Reason} - {""}))
 
 _STEP_OUTCOMES: tuple[StepOutcome, ...] = ("success", "failed")
 _PASS_OUTCOMES: tuple[PassOutcome, ...] = ("in_sync", "migrated", "failed", "skipped")
 _FETCH_OUTCOMES: tuple[FetchOutcome, ...] = ("success", "failed")
-_LOCK_KINDS: tuple[LockKind, ...] = ("advisory",)
+_LOCK_KINDS: tuple[LockKind, ...] = ("advisory", "ddl")
 _ENGINES = ("postgresql",)
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEVEL_ALIASES = {"warn": "warning", "exception": "error", "fatal": "critical"}
@@ -190,8 +190,8 @@ class Metrics:
 
         Args:
             environment: whose database it was.
-            kind: the form of our lock.
-            seconds: 0 counts too: most waits are none.
+            kind: `advisory` for our own lock, `ddl` for the tables that a migration needs.
+            seconds: of our own lock 0 counts too: most waits are none.
         """
         if environment in self._declared:
             self._lock_wait.labels(environment, kind).observe(seconds)

@@ -10,6 +10,7 @@ from reconciler.model.migration import Direction
 from reconciler.model.problem import Problem
 from reconciler.model.reasons import Condition, Reason
 from reconciler.model.value import value
+from reconciler.model.watching import Blocker, StepProgress
 
 
 class State(StrEnum):
@@ -80,6 +81,8 @@ class DatabaseStatus:
         target_since: commit time of the change that declared this target.
         running_since: the start of the step that runs now.
         running: the step that runs now.
+        progress: how far it has come; None when it is over soon, or the server counts nothing.
+        blocked_by: who holds what it waits for.
         next_retry_at: when it will be tried again by itself.
     """
 
@@ -110,6 +113,8 @@ class DatabaseStatus:
     suspended_since: datetime | None = None
     running: PendingStep | None = None
     running_since: datetime | None = None
+    progress: StepProgress | None = None
+    blocked_by: tuple[Blocker, ...] = ()
     last_reconcile_at: datetime | None = None
     last_success_at: datetime | None = None
     next_retry_at: datetime | None = None

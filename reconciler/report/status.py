@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from reconciler.model.encoding import JsonObject
+from reconciler.model.encoding import JsonObject, blocker_from_dict
+from reconciler.model.watching import StepProgress
 from reconciler.report.problems import problem_text
 from reconciler.report.table import Table
 from reconciler.report.text import UNKNOWN, age, one_line, since
@@ -64,7 +65,9 @@ def _more(problems: Sequence[JsonObject]) -> str:
 def _details(database: JsonObject, *, warnings: bool, lasting: bool) -> Iterator[str]:
     name = database_name(database.get("environment"), database.get("database"))
     if running := database.get("running"):
-        yield f"{name}: running {_step(running)} since {_since(running.get('since'))}"
+        yield f"{name}: running {_step(running)} since {_since(running.get('since'))}{_phase(running)}"
+        for blocker in running.get("blocked_by") or ():
+            yield f"{name}: blocked by {one_line(str(blocker_from_dict(blocker)))}"
     if holder := database.get("lock_holder"):
         yield f"{name}: the lock is held by {one_line(str(holder.get('owner')))}{_held_since(holder.get('since'))}"
     problem = database.get("problem")
@@ -115,6 +118,15 @@ def _pending(database: JsonObject) -> str:
 
 def _step(step: JsonObject) -> str:
     return one_line(f"{step.get('direction')} {step.get('version')} {step.get('name')}")
+
+
+def _phase(running: JsonObject) -> str:
+    if not running.get("phase"):
+        return ""
+    progress = StepProgress(
+        phase=str(running["phase"]), percent=running.get("percent"), object=str(running.get("object") or "")
+    )
+    return f": {one_line(str(progress))}"
 
 
 def _name(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import reconciler.cli.application
 from reconciler import assembly
-from reconciler.model import Actor, LockHolder
+from reconciler.model import Actor, LockHolder, StepWatcher
 from reconciler.operations import apply
 from reconciler.source import GitCredentials, open_source
 
@@ -27,11 +27,16 @@ class Waiting:
 
     @asynccontextmanager
     async def writer(
-        self, actor: Actor, *, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None = None
+        self,
+        actor: Actor,
+        *,
+        acquire_timeout: float,
+        on_waiting: Callable[[LockHolder], None] | None = None,
+        watcher: StepWatcher | None = None,
     ) -> AsyncIterator[Any]:
         """The database's own writer, wrapped."""
         async with self._database.writer(
-            actor, acquire_timeout=acquire_timeout, on_waiting=on_waiting
+            actor, acquire_timeout=acquire_timeout, on_waiting=on_waiting, watcher=watcher
         ) as writer:
             yield WaitingWriter(writer)
 

@@ -49,7 +49,7 @@ def test_every_series_of_its_environment_exists_at_0() -> None:
     assert set(samples.values()) == {0}
     for result in ("in_sync", "migrated", "failed", "skipped"):
         assert series("reconciles_total", environment="dev", result=result) in samples
-    for lock in ("advisory",):
+    for lock in ("advisory", "ddl"):
         assert series("lock_wait_seconds_count", environment="dev", lock=lock) in samples
     for engine in ("postgresql",):
         for direction in Direction:
