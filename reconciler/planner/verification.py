@@ -124,8 +124,8 @@ def _mismatch(row: HistoryRow, migration: Migration) -> Problem:
         ),
         remedy=(
             f"restore {migration.path}{applied_from(row)} and put the change into a new migration; or, when the "
-            "database already is as the file says, accept the file by "
-            f"policy.accept_checksums: {{{row.version}: [{migration.checksum}]}}"
+            f"database already is as the file says, run `reconciler repair --accept-checksum {row.version} --reason ...`, or accept "
+            f"the file in every database by policy.accept_checksums: {{{row.version}: [{migration.checksum}]}}"
         ),
         place=Place(migration.path, 1),
         version=row.version,

@@ -56,13 +56,19 @@ def test_a_database_of_another_environment_is_not_touched() -> None:
     )
     assert problem.remedy.startswith("was the environment renamed")
     assert "Let only one manifest name this database; " in problem.remedy
-    assert "`reconciler repair --claim --environment production --database orders --reason ...`" in problem.remedy
+    assert (
+        "`reconciler repair --claim --environment production --database orders --reason ...`"
+        in problem.remedy
+    )
     assert not made.steps
 
 
 def test_a_moved_repository_is_named_as_the_cause() -> None:
     asked = request(files(1), database(claim=replace(CLAIM, repository="/srv/old")), 1)
-    assert "was the folder of the repository moved, or its remote `origin` changed?" in refusal(plan(asked)).remedy
+    assert (
+        "was the folder of the repository moved, or its remote `origin` changed?"
+        in refusal(plan(asked)).remedy
+    )
 
 
 def test_another_history_on_the_search_path_is_not_remedied_by_a_schema_of_our_own() -> None:

@@ -30,8 +30,8 @@ def test_changed_sql_is_refused_with_both_digests_and_two_ways_out() -> None:
     )
     assert problem.remedy == (
         "restore migrations/00001_add_users.sql as of commit 0123456789ab and put the change into a new migration; "
-        "or, when the database already is as the file says, accept the file by "
-        f"policy.accept_checksums: {{1: [{REWRITTEN.checksum}]}}"
+        "or, when the database already is as the file says, run `reconciler repair --accept-checksum 1 --reason ...`, "
+        f"or accept the file in every database by policy.accept_checksums: {{1: [{REWRITTEN.checksum}]}}"
     )
     assert problem.place == Place("migrations/00001_add_users.sql", 1)
 
