@@ -11,7 +11,7 @@ import psycopg
 
 from tests.applying import migration, table
 from tests.command_line import execute, start
-from tests.daemon import PATIENCE, Daemon, manifest, wait_until
+from tests.daemon import PATIENCE, Daemon, Status, manifest, wait_until
 from tests.git import Repository
 from tests.looking import applied, attempts, exists, journal, rows
 
@@ -88,7 +88,7 @@ def test_five_daemons_and_five_commands_apply_each_migration_once(
     assert fences == sorted(fences)
 
 
-def _waiting_or_done(daemon: Daemon, target: int) -> dict[str, object]:
+def _waiting_or_done(daemon: Daemon, target: int) -> Status:
     return daemon.wait_for(
         "dev",
         lambda status: status["state"] in ("waiting", "migrating") or status["current_version"] == target,
