@@ -22,6 +22,8 @@ from reconciler.sqltext.place import excerpt, locate
 from reconciler.sqltext.splitter import FROM_CLIENT, TO_CLIENT, copy_partner
 from reconciler.sqltext.splitter import statements as split_tokens
 
+_NO_END = frozenset(" \t\n\r\f\v/")
+"""What may stand before a `;` and is no part of a statement: blanks, or the end of a comment."""
 SYNTAX_ERROR = "42601"
 """The SQLSTATE the server itself gives for it."""
 
@@ -179,13 +181,16 @@ def describe(script: Script, pieces: Sequence[libpgquery.Piece], sql: ServerText
     losses: list[str] = []
     slot_detached = False
     line, line_start, seen, covered = script.first_line, 0, 0, 0
-    for piece in pieces:
-        start = _next_token(script, sql, covered, piece.start)
-        covered = piece.end
-        end = _last_token_end(text, start, piece.end)
-        offset = sql.original(start)
-        line += script.text.count("\n", seen, offset)
-        line_start = script.text.rfind("\n", seen, offset) + 1 or line_start
+    whole = script.text
+    for first, last in pieces:
+        start = _next_token(script, sql, covered, first)
+        covered = last
+        end = _last_token_end(text, start, last)
+        offset = sql.original(start) if sql.cuts else start
+        newlines = whole.count("\n", seen, offset)
+        if newlines:
+            line += newlines
+            line_start = whole.rfind("\n", seen, offset) + 1
         seen = offset
         statement = Statement(text[start:end], offset, line, offset - line_start + 1)
         if not is_telling(statement.text):
@@ -243,6 +248,9 @@ def _nobodys(script: Script, offset: int) -> ProblemError:
 
 def _last_token_end(text: str, start: int, end: int) -> int:
     """Where the last token between `start` and `end` ends."""
+    if text.startswith(";", end) and text[end - 1] not in _NO_END:
+        # what a `;` ends holds no open comment
+        return end
     stripped = text[start:end].rstrip(" \t\n\r\f\v")
     last_line = stripped[stripped.rfind("\n") + 1 :]
     if "--" in last_line or stripped.endswith("*/"):

@@ -31,6 +31,10 @@ _TELLING = _STARTS | {
 _PLAIN_CREATES = frozenset(
     {"FUNCTION", "OR", "POLICY", "PROCEDURE", "SEQUENCE", "TABLE", "TRIGGER", "TYPE", "VIEW"}
 )
+_known_kinds: dict[str, bool | tuple[str, ...]] = {}
+"""What is known of first words as they were written: there are few ways to."""
+_MOST_KINDS = 1000
+_LONGEST_WORDS = 40
 _FIRST_WORDS = re.compile(r"([A-Za-z]*)[ \t\n\r\f\v]*([A-Za-z]*)")
 _TRANSACTION_WORDS = frozenset({"WORK", "TRANSACTION"})
 
@@ -43,7 +47,24 @@ def is_telling(text: str) -> bool:
     match = _FIRST_WORDS.match(text)
     if match is None:
         return False
-    first, second = match[1].upper(), match[2].upper()
+    words = match[0]
+    kind = _known_kinds.get(words)
+    if kind is None:
+        kind = _kind(match[1].upper(), match[2].upper())
+        if len(words) <= _LONGEST_WORDS and len(_known_kinds) < _MOST_KINDS:
+            _known_kinds[words] = kind
+    if isinstance(kind, bool):
+        return kind
+    lowered = text.lower()
+    return any(word in lowered for word in kind)
+
+
+def _kind(first: str, second: str) -> bool | tuple[str, ...]:
+    """What the first two words of a statement say of `is_telling`: yes, no, or that one of the words returned decides."""
+    if first == "CREATE" and second in ("INDEX", "UNIQUE"):
+        return ("concurrently",)
+    if first == "ALTER" and second == "TABLE":
+        return ("drop", "detach")
     return first in _TELLING and (first != "CREATE" or second not in _PLAIN_CREATES)
 
 

@@ -224,7 +224,8 @@ def _joined_string(text: str) -> str:
 def first_token(text: str, start: int, end: int) -> int:
     """Return the index of the first character from `start` on that is no blank, comment or `;`, or `end`."""
     match = _blank_pattern().match
-    position = start
+    # what stands between two statements, nearly always
+    position = start + 1 if text.startswith(";", start) else start
     while position < end:
         found = match(text, position)
         assert found is not None, "the pattern may be empty"
