@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from reconciler.database.reading import ADVISORY_KEY
-from tests.command_line import Answer, CommandLine, manifest, migration, three_tables
+from tests.command_line import Answer, CommandLine, execute, manifest, migration, three_tables
+from tests.daemon import Daemon
 from tests.git import Repository, git_environment
 from tests.looking import applied, journal, rows
 from tests.servers import TestServer
@@ -328,3 +329,12 @@ def test_unlock_without_the_privilege_says_so_and_does_nothing(
         assert "pg_signal_backend" in answer.err
         assert holder.execute("SELECT 1").fetchone() == (1,)
     assert journal(any_database, "unlock") == []
+
+
+def test_a_running_daemon_goes_on_after_a_repair(declared: Repository, any_database: str) -> None:
+    rows(any_database, "CREATE TABLE a (id int); CREATE TABLE b (id int)")
+    with Daemon(declared, variables={"ORDERS_DSN": any_database}) as daemon:
+        daemon.wait_problem("dev", "StatementFailed")
+        answer = execute("baseline", "--version", "2", *WHY, folder=declared.path, ORDERS_DSN=any_database)
+        assert answer.exit == 0, answer.err
+        daemon.wait_ready("dev", 2)
