@@ -24,5 +24,5 @@ def what_became(step: Step, observation: Observation | None) -> str:
         return "nothing of it was done"
     stopped = f"stopped after {row.statements_done} of {row.statements_total} statements"
     if row.status is RowStatus.RUNNING:
-        return f"{stopped}, and nobody knows whether the next one took effect"
+        return f"{stopped}, and whether the next one took effect is found out before anything else runs"
     return stopped

@@ -203,8 +203,8 @@ def _progress(row: HistoryRow, done: int) -> str:
 
 def _by_hand(row: HistoryRow) -> str:
     """How a person says what became of `row`."""
-    applied = f"`reconciler repair --mark-applied {row.version}`"
-    gone = f"`reconciler repair --mark-rolled-back {row.version}`"
+    applied = f"`reconciler repair --mark-applied {row.version} --reason ...`"
+    gone = f"`reconciler repair --mark-rolled-back {row.version} --reason ...`"
     if row.direction is Direction.UP:
         return f"finish it by hand and run {applied}, or undo by hand what was done and run {gone}"
     return f"finish it by hand and run {gone}, or undo by hand what was done and run {applied}"

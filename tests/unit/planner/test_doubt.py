@@ -13,8 +13,8 @@ ALONE = ["no-transaction"]
 THREE = "CREATE TABLE a (id INT);\nCREATE TABLE b (id INT);\nCREATE TABLE c (id INT);"
 DROPS = "DROP TABLE c;\nDROP TABLE b;\nDROP TABLE a;"
 SPLIT = file(2, "split", up=THREE, down=DROPS, directives=ALONE)
-FINISH = "finish it by hand and run `reconciler repair --mark-applied 2`, or undo by hand what was done and run `reconciler repair --mark-rolled-back 2`"
-FINISH_DOWN = "finish it by hand and run `reconciler repair --mark-rolled-back 2`, or undo by hand what was done and run `reconciler repair --mark-applied 2`"
+FINISH = "finish it by hand and run `reconciler repair --mark-applied 2 --reason ...`, or undo by hand what was done and run `reconciler repair --mark-rolled-back 2 --reason ...`"
+FINISH_DOWN = "finish it by hand and run `reconciler repair --mark-rolled-back 2 --reason ...`, or undo by hand what was done and run `reconciler repair --mark-applied 2 --reason ...`"
 INDEX = "index public.a_id"
 
 

@@ -235,7 +235,10 @@ def test_the_lock_held_elsewhere_is_over_once_the_target_is_reached() -> None:
 
 def test_a_row_in_doubt_is_waiting_while_somebody_works_on_it() -> None:
     split = file(2, up="SELECT 1; SELECT 2;", directives=["no-transaction"])
-    observation = database([row(file(1)), stopped(split, 1)._replace(status=RowStatus.RUNNING)])
+    doubtful = stopped(split, 1, status=RowStatus.RUNNING)._replace(
+        intent_digest="0" * 64, intent_object="opaque"
+    )
+    observation = database([row(file(1)), doubtful])
     known = facts(2, observation=observation, plan=planned([file(1), split], observation, 2))
     assert evaluate(replace(known, holder=HOLDER), None, NOW).state is State.WAITING
     assert evaluate(known, None, NOW).state is State.FAILED
