@@ -257,7 +257,7 @@ class TestServer:
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
 
-    def create_role(self, *, password: str = "correct horse battery", options: LiteralString = "") -> Role:
+    def create_role(self, *, password: str = "role-password-5b1", options: LiteralString = "") -> Role:
         """Make a login role without any privilege and return its name and password.
 
         Args:
