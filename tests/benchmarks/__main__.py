@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from tests.benchmarks import applying, commands, daemon, journalling, passes, reading
+from tests.benchmarks import applying, commands, daemon, journalling, passes, reading, splitting
 from tests.benchmarks.context import Context, Sizes
 from tests.benchmarks.installed import Installed
 from tests.benchmarks.measuring import Row, table
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[Context], list[Row]]] = {
     "journalling": journalling.journalling,
     "passes": passes.passes,
     "reading": reading.reading,
+    "splitting": splitting.splitting,
     "idle": daemon.idle,
 }
 

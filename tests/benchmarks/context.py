@@ -26,6 +26,7 @@ class Sizes:
     idle_databases: int = 20
     idle_seconds: float = 30.0
     commands: int = 15
+    splits: int = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import applying, commands, daemon, passes, reading
+from tests.benchmarks import applying, commands, daemon, passes, reading, splitting
 from tests.benchmarks.context import Context, Sizes
 from tests.benchmarks.installed import Installed
 from tests.benchmarks.measuring import Measure, Row, bounded, compared, mebibytes, seconds, table, take_turns
@@ -24,6 +24,7 @@ _TINY = Sizes(
     idle_databases=2,
     idle_seconds=0.1,
     commands=1,
+    splits=1,
 )
 
 
@@ -47,6 +48,7 @@ def test_every_benchmark_runs() -> None:
                     daemon.idle,
                     passes.passes,
                     reading.reading,
+                    splitting.splitting,
                 )
                 for row in benchmark(context)
             ]

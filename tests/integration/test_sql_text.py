@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import psycopg
+from hypothesis import Phase, given, settings
 
 from reconciler.model import Script
 from reconciler.sqltext import split
+from tests.applying import bring, database_at, declare, migration
+from tests.unit.sqltext.scripts import TABLES, Built, scripts
 from tests.unit.sqltext.test_analysis import WHOLE
 from tests.unit.sqltext.test_classification import FITS_A_TRANSACTION, STANDS_ALONE
 
@@ -67,3 +70,23 @@ def test_the_server_counts_as_many_statements(any_database: str) -> None:
                 assert results == len(split(Script(text, "x.sql", 1))) == 3, whole
                 counted += 1
     assert counted > len(WHOLE) // 2
+
+
+async def test_the_server_runs_what_scripts_are_made_of(fresh_database: str) -> None:
+    built: list[Built] = []
+
+    @settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])
+    @given(scripts())
+    def collect(each: Built) -> None:
+        built.append(each)
+
+    collect()
+    files = {"1_tables.sql": migration(TABLES)}
+    files |= {f"{version}_x.sql": migration(each.text) for version, each in enumerate(built, 2)}
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare(files, len(files)))
+    await database.close()
+    assert outcome.problem is None
+    with psycopg.connect(fresh_database) as connection:
+        stored = connection.execute("SELECT a FROM t ORDER BY number").fetchall()
+    assert [value for (value,) in stored] == [value for each in built for value in each.stores]
