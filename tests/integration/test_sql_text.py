@@ -89,4 +89,5 @@ async def test_the_server_runs_what_scripts_are_made_of(fresh_database: str) -> 
     assert outcome.problem is None
     with psycopg.connect(fresh_database) as connection:
         stored = connection.execute("SELECT a FROM t ORDER BY number").fetchall()
+    assert len(stored) > 100
     assert [value for (value,) in stored] == [value for each in built for value in each.stores]
