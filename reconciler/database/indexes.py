@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
 from typing import TYPE_CHECKING
 
 from reconciler.database.objects import read_states
-from reconciler.database.queries import quote_identifier
 from reconciler.database.session import Session
-from reconciler.model import Direction, Problem, Reason, Step
+from reconciler.model import Problem, ProblemError, Reason, Step
 from reconciler.sqltext import excerpt, locate
 
 if TYPE_CHECKING:
     from reconciler.database.writer import HeldLock
-
-_BUILT_UNLESS_THERE = re.compile(
-    r"\bINDEX\s+CONCURRENTLY\s+IF\s+NOT\s+EXISTS\s+(?:\"(?P<quoted>(?:[^\"]|\"\")+)\"|(?P<plain>[^\s\"(]+))",
-    re.IGNORECASE,
-)
 
 
 async def drop_leftover(writer: HeldLock, step: Step) -> None:
@@ -30,15 +24,31 @@ async def drop_leftover(writer: HeldLock, step: Step) -> None:
     """
     session = writer.session
     what = f"index {step.leftover}"
-    if (await read_states(session, [what]))[what] != "invalid":
+    state = (await read_states(session, [what]))[what]
+    if state == "building":
+        raise ProblemError(
+            Problem(
+                reason=Reason.LOCK_HELD,
+                message=f"the invalid index {step.leftover} is in the way, and somebody is at work on its table",
+                remedy="it is tried again by itself",
+                version=step.version,
+                direction=step.direction.value,
+            )
+        )
+    if state != "invalid":
         return
-    # waits for every older transaction and blocks nobody, so no lock_timeout applies
-    await session.command("SET lock_timeout = 0;SET statement_timeout = 0", doing="setting time limits")
-    await session.command(
-        f"DROP INDEX CONCURRENTLY IF EXISTS {step.leftover}",
-        doing=f"dropping the invalid index {step.leftover}",
-    )
-    await session.command(session.reset_message, doing="resetting the session")
+    try:
+        # waits for every older transaction and blocks nobody, so no lock_timeout applies
+        await session.command("SET lock_timeout = 0;SET statement_timeout = 0", doing="setting time limits")
+        await session.command(
+            f"DROP INDEX CONCURRENTLY IF EXISTS {step.leftover}",
+            doing=f"dropping the invalid index {step.leftover}",
+        )
+        await session.command(session.reset_message, doing="resetting the session")
+    except ProblemError:
+        if session.interrupted:
+            raise asyncio.CancelledError from None
+        raise
     event = writer.empty_event(
         "statement",
         version=step.version,
@@ -50,27 +60,26 @@ async def drop_leftover(writer: HeldLock, step: Step) -> None:
     await writer.write(session.queries("insert_event", **event), doing="recording a dropped index")
 
 
-async def hidden_invalid_index(session: Session, step: Step, index: int) -> Problem | None:
+async def hidden_invalid_index(session: Session, step: Step, index: int, what: str) -> Problem | None:
     """Why a concurrent build that the server was content with is none: `IF NOT EXISTS` is also met by an invalid index.
 
     One that an earlier attempt of ours left behind was dropped before; this one is somebody else's.
+
+    Args:
+        session: that ran the statement.
+        step: whose statement it is.
+        index: of the statement, from 0.
+        what: the object that was announced, `index "public".a_id` say.
     """
+    kind, _, name = what.partition(" ")
+    if kind != "index" or (await read_states(session, [what]))[what] not in ("invalid", "building"):
+        return None
     statement = step.statements[index]
-    built = _BUILT_UNLESS_THERE.search(statement.text) if step.direction is Direction.UP else None
-    if built is None:
-        return None
-    name = built["plain"].lower() if built["plain"] else built["quoted"].replace('""', '"')
-    (found,) = await session.read(
-        session.queries("invalid_indexes", name=name), doing="looking for invalid indexes"
-    )
-    if not found:
-        return None
-    index_name = ".".join(quote_identifier(part) for part in found[0])
     return Problem(
         reason=Reason.STATEMENT_FAILED,
-        message=f"migration {step.version} ({step.name}) up stopped at statement {index + 1} of {len(step.statements)}: the index {index_name} "
-        "is there but invalid, left behind by a build that failed",
-        remedy=f"run `DROP INDEX CONCURRENTLY {index_name}`, then `reconciler retry`",
+        message=f"migration {step.version} ({step.name}) {step.direction.value} stopped at statement {index + 1} of "
+        f"{len(step.statements)}: the index {name} is there but invalid, left behind by a build that failed",
+        remedy=f"run `DROP INDEX CONCURRENTLY {name}`, then `reconciler retry`",
         place=locate(step.script, statement.offset),
         excerpt=excerpt(step.script, statement.offset),
         version=step.version,

@@ -368,15 +368,14 @@ WHERE version = :version
 UPDATE {history}
 SET status = 'failed', execution_time_ms = :execution_time_ms, error_message = :error_message,
     statements_done = :statements_done, statements_digest = :statements_digest,
-    intent_digest = CASE WHEN statements_done = :statements_done THEN intent_digest END,
-    intent_object = CASE WHEN statements_done = :statements_done THEN intent_object END,
-    intent_before = CASE WHEN statements_done = :statements_done THEN intent_before END
+    intent_digest = :intent_digest, intent_object = :intent_object, intent_before = :intent_before
 WHERE version = :version
 
 -- name: forget_down
 -- Nothing of the down is in force: the migration is applied as it was before.
 UPDATE {history}
-SET status = 'success', direction = 'up', statements_done = statements_total,
+SET status = 'success', direction = 'up', transactional = :transactional, statements_done = :statements_done,
+    statements_total = :statements_total, statements_digest = :statements_digest,
     intent_digest = NULL, intent_object = NULL, intent_before = NULL
 WHERE version = :version
 
@@ -391,7 +390,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 
 -- name: state_of_index
 SELECT coalesce((SELECT CASE WHEN i.indisvalid THEN 'valid'
-                             WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
+                             -- pg_stat_progress_create_index hides from us what other roles are building; their locks it does not
+                             WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted
+                                          AND l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock'
+                                          AND l.pid <> pg_catalog.pg_backend_pid()
+                                          AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                                            WHERE datname = pg_catalog.current_database()))
                              THEN 'building' ELSE 'invalid' END
                  FROM pg_catalog.pg_index i WHERE i.indexrelid = pg_catalog.to_regclass(:name)), 'absent')
 
@@ -412,13 +416,6 @@ SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid = :n
 -- `to_jsonb` since PostgreSQL 13 has no column for a half detached one.
 SELECT coalesce((SELECT CASE WHEN (pg_catalog.to_jsonb(i) ->> 'inhdetachpending')::boolean THEN 'pending' ELSE 'valid' END
                  FROM pg_catalog.pg_inherits i WHERE i.inhrelid = pg_catalog.to_regclass(:name)), 'absent')
-
--- name: invalid_indexes
--- Those that nobody is building.
-SELECT n.nspname, c.relname FROM pg_catalog.pg_index i
-JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relname = :name
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid)
 
 -- name: watch_name
 -- Tells the connection that looks from the one that works.

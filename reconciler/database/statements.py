@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from reconciler.database.indexes import drop_leftover, hidden_invalid_index
-from reconciler.database.objects import sighting
+from reconciler.database.indexes import hidden_invalid_index
+from reconciler.database.objects import read_states, sighting
 from reconciler.database.outcome import (
     connection_lost,
     failure_of_bookkeeping,
@@ -24,7 +24,7 @@ from reconciler.database.outcome import (
 from reconciler.database.queries import Literal
 from reconciler.database.session import BOOKKEEPING_LIMITS
 from reconciler.model import Direction, Place, Problem, ProblemError, Reason, Statement, Step, StepResult
-from reconciler.sqltext import OPAQUE, Chain, Intent, intent_digest, intent_of
+from reconciler.sqltext import OPAQUE, REPEATABLE, Chain, Intent, intent_digest, intent_of
 from reconciler.sqltext.classification import commits, controls_transaction, sets_session
 from reconciler.sqltext.lexer import tokens
 
@@ -87,14 +87,16 @@ class _Run:
 
     async def to_the_end(self) -> StepResult:
         step, session = self._step, self._session
-        if step.leftover:
-            await drop_leftover(self._writer, step)
         await self._record_start()
         problem = await self._restore_session()
         for index in range(step.first_statement, len(step.statements)):
             if problem is not None or session.interrupted:
                 break
-            problem = await self._run_one(index)
+            try:
+                problem = await self._run_one(index)
+            except ProblemError as error:
+                # between two statements: what is done is written down all the same
+                problem = error.problem
         if problem is None and session.in_transaction and not session.interrupted:
             problem = self._never_committed()
         if problem is None and session.interrupted and self._done < len(step.statements):
@@ -197,10 +199,11 @@ class _Run:
         )
         problem = await self._send(index, self._time_limits(statement))
         if problem is None:
-            problem = await hidden_invalid_index(self._session, self._step, index)
+            problem = await hidden_invalid_index(self._session, self._step, index, what)
         if problem is not None:
             return problem
         self._done = index + 1
+        self._intent = _NO_INTENT
         following = self._step.statements[index + 1 : index + 2]
         if following and intent_of(following[0]) is None:
             await self._record(_NO_INTENT)
@@ -226,7 +229,7 @@ class _Run:
 
     async def _send(self, index: int, limits: str) -> Problem | None:
         """Send one statement as it is. Returns why it failed, or None."""
-        from reconciler.database.failures import is_error
+        from reconciler.database.failures import is_error, position_of
 
         step, session, statement = self._step, self._session, self._step.statements[index]
         try:
@@ -243,6 +246,9 @@ class _Run:
             return interrupted(step)
         if not session.alive:
             return connection_lost(step, "the server closed the connection")
+        if position_of(results[-1]) is not None:
+            # found wrong when it was read, so that nothing of it was run
+            self._intent = _NO_INTENT
         return self._failed(results[-1], index, 0)
 
     def _failed(self, error: PGresult, index: int, prefix: int) -> Problem:
@@ -343,17 +349,23 @@ class _Run:
         if not session.alive:
             return
         milliseconds = round((monotonic() - self._started) * 1000)
-        built = str(self._intent["intent_object"] or "").startswith("index ")
-        untouched = step.direction is Direction.DOWN and not self._done and not built
         try:
             await session.roll_back()
+            untouched = step.direction is Direction.DOWN and not self._done and await self._as_before()
             await writer.write(
                 session.queries(
-                    "forget_down" if untouched else "fail_steps",
+                    "forget_down",
+                    version=step.version,
+                    **writer.way_it_was_applied(step.version),
+                )
+                if untouched
+                else session.queries(
+                    "fail_steps",
                     version=step.version,
                     execution_time_ms=milliseconds,
                     error_message=mask_literals(str(problem)),
                     **self._progress(self._done),
+                    **self._intent,
                 ),
                 session.queries(
                     "insert_event", **writer.failed_event(step, problem, self._attempt_id, milliseconds)
@@ -363,6 +375,15 @@ class _Run:
         except ProblemError as error:
             # the failure itself matters more than that it could not be written down
             raise ProblemError(problem) from error
+
+    async def _as_before(self) -> bool:
+        """Whether the statement that failed has left nothing behind, as far as looking tells."""
+        what, before = self._intent["intent_object"], self._intent["intent_before"]
+        if what is None or what == REPEATABLE:
+            return True
+        if what == OPAQUE:
+            return False
+        return (await read_states(self._session, [str(what)]))[str(what)] == before
 
     def _never_committed(self) -> Problem:
         step, done = self._step, self._done

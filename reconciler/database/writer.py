@@ -32,6 +32,7 @@ from reconciler.model import (
     Blocker,
     Direction,
     ErrorClass,
+    HistoryRow,
     HookResult,
     Migration,
     Observation,
@@ -90,12 +91,14 @@ class HeldLock:
         self._prepared: _Attempt | None = None
         self._announced: _Attempt | None = None
         """Its `started` event was committed with the step before it, and it has not been run."""
+        self._rows: Sequence[HistoryRow] = ()
         self._in_doubt: set[int] = set()
         """Versions with a row that says neither applied nor gone."""
 
     async def observe(self) -> Observation:
         """Read the database again, now that nobody else writes."""
         observation = await self._reader.observe(self._session)
+        self._rows = observation.rows
         self._in_doubt = {row.version for row in observation.rows if row.status is not RowStatus.SUCCESS}
         return observation
 
@@ -132,6 +135,10 @@ class HeldLock:
     async def run(self, step: Step, *, durable: bool, following: Sequence[Step] = ()) -> StepResult:
         """Run one step and record it; see `reconciler.model.Writer.run`."""
         with self.watch.over(step):
+            if step.leftover:
+                from reconciler.database.indexes import drop_leftover
+
+                await drop_leftover(self, step)
             if step.transactional:
                 return await self._run_transaction(step, following, durable=durable)
             from reconciler.database.statements import run_statements
@@ -350,6 +357,16 @@ class HeldLock:
     def fence(self) -> str:
         """The statement that fails, dividing by zero, when somebody else took the lock; the last before a COMMIT."""
         return self._session.queries("fence", owner=self._owner, fence=self._fence)
+
+    def way_it_was_applied(self, version: int) -> dict[str, Literal]:
+        """The columns that tell how the up of `version` ran, as they were when the lock was taken."""
+        row = next(row for row in self._rows if row.version == version)
+        return {
+            "transactional": row.transactional,
+            "statements_done": row.statements_total,
+            "statements_total": row.statements_total,
+            "statements_digest": row.statements_digest,
+        }
 
     def record_done(self, **columns: Literal) -> str:
         """The statement that records what is done of a step outside a transaction, with the fence."""

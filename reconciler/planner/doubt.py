@@ -151,13 +151,13 @@ def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Pr
     now = objects.get(row.intent_object or "", "")
     if kind == "index" and now == INVALID and before == ABSENT:
         return Reached(done, leftover=name)
-    if row.status is RowStatus.FAILED or kind == REPEATABLE:
-        return Reached(done)
-    if kind == OPAQUE or not now:
-        return _doubt(row, _unknown(row, "nothing in the database tells"), f"find out; then {_by_hand(row)}")
     if now == BUILDING:
         why = f"the index {name} is being built at this moment"
         return _doubt(row, _unknown(row, why), "wait until it is there; then run `reconciler retry`")
+    if kind == REPEATABLE or (row.status is RowStatus.FAILED and kind != OPAQUE):
+        return Reached(done)
+    if kind == OPAQUE or not now:
+        return _doubt(row, _unknown(row, "nothing in the database tells"), f"find out; then {_by_hand(row)}")
     if now == PENDING:
         why = f"the partition {name} is half detached"
         return _doubt(
@@ -186,7 +186,7 @@ def _doubt(row: HistoryRow, message: str, remedy: str) -> Problem:
 
 def _unknown(row: HistoryRow, why: str) -> str:
     return (
-        f"the {row.direction} of {label(row.version, row.name)} was interrupted after {_progress(row, row.statements_done)}, "
+        f"{_stopped(row, row.statements_done)}, "
         f"and whether statement {row.statements_done + 1} took effect is not known: {why}"
     )
 

@@ -13,6 +13,7 @@ from reconciler.sqltext.classification import (
     detaches_slot,
     drops_subscription,
     is_telling,
+    loses_track,
     needs_autocommit,
 )
 from reconciler.sqltext.clientside import Rows, ServerText, server_text
@@ -33,7 +34,8 @@ class Analysis(NamedTuple):
 
     `statements` in the order they run; `needs_autocommit` says of each whether the server refuses it inside a
     transaction; `transaction_control` is the first statement that begins or ends a transaction (savepoints do not);
-    `data_loss` names what is thrown away, in words. `script` is what was analysed.
+    `data_loss` names what is thrown away, in words. `script` is what was analysed. `loses_track` is the first statement
+    after which nobody could tell what is in force, and what to write instead.
     """
 
     statements: tuple[Statement, ...]
@@ -41,6 +43,7 @@ class Analysis(NamedTuple):
     transaction_control: Statement | None
     data_loss: tuple[str, ...]
     script: Script = Script("", "", 1)
+    loses_track: tuple[Statement, str] | None = None
 
 
 def analyse(script: Script, *, strict: bool = False) -> Analysis:
@@ -92,6 +95,14 @@ def transactional(directives: Directives, analysis: Analysis) -> bool:
     Raises:
         ProblemError: `MigrationInvalid`, for such a mix, and for BEGIN, COMMIT and the like in a transactional script.
     """
+    if analysis.loses_track is not None:
+        statement, instead = analysis.loses_track
+        raise invalid(
+            analysis.script,
+            statement.offset,
+            f"{_headline(statement)} cannot be part of a migration",
+            f"write {instead}",
+        )
     if directives.no_transaction:
         return False
     if analysis.statements and all(analysis.needs_autocommit):
@@ -178,6 +189,7 @@ def describe(script: Script, pieces: Sequence[libpgquery.Piece], sql: ServerText
     statements = []
     alone = []
     control = None
+    untracked: tuple[Statement, str] | None = None
     losses: list[str] = []
     slot_detached = False
     line, line_start, seen, covered = script.first_line, 0, 0, 0
@@ -210,11 +222,13 @@ def describe(script: Script, pieces: Sequence[libpgquery.Piece], sql: ServerText
         alone.append(needs_autocommit(part) and not (slot_detached and drops_subscription(part)))
         if control is None and controls_transaction(part):
             control = statement
+        if untracked is None and (instead := loses_track(part)):
+            untracked = statement, instead
         losses.extend(data_loss(part))
     _next_token(script, sql, covered, len(text))
     for orphan in rows.values():
         raise _nobodys(script, orphan.start)
-    return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script)
+    return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script, untracked)
 
 
 def _with_rows(script: Script, statement: Statement, rows: Rows | None) -> Statement:

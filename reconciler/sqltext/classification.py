@@ -99,6 +99,10 @@ def needs_autocommit(statement: Sequence[Token]) -> bool:
 def controls_transaction(statement: Sequence[Token]) -> bool:
     """True when `statement` begins or ends a transaction. Savepoints stay within one."""
     cursor = TokenCursor(statement)
+    if cursor.word in ("COMMIT", "ROLLBACK") and any(
+        token.text.upper() == "PREPARED" for token in statement[1:2]
+    ):
+        return False
     if cursor.take("ROLLBACK"):
         cursor.take_any(_TRANSACTION_WORDS)
         return cursor.word != "TO"
@@ -109,13 +113,28 @@ def controls_transaction(statement: Sequence[Token]) -> bool:
 
 def commits(statement: Sequence[Token]) -> bool:
     """True for a plain COMMIT or END, after which no transaction is open."""
+    return statement[0].text.upper() in ("COMMIT", "END") and controls_transaction(statement)
+
+
+def loses_track(statement: Sequence[Token]) -> str:
+    """What to write instead of a statement after which nobody could tell what is in force; empty for any other."""
     words = [token.text.upper() for token in statement]
-    return words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(words[1:])
+    if words[0] in ("COMMIT", "END", "ROLLBACK", "ABORT") and words[-1] == "CHAIN" and "NO" not in words:
+        return "COMMIT or ROLLBACK alone, and begin the next with BEGIN"
+    if words[:2] == ["PREPARE", "TRANSACTION"]:
+        return "COMMIT: a prepared transaction would hold its locks until somebody ends it"
+    if words[:2] == ["DISCARD", "ALL"]:
+        return "RESET ALL, DEALLOCATE ALL or DISCARD TEMP; DISCARD ALL would drop the lock that keeps others away"
+    return ""
 
 
 def sets_session(statement: Sequence[Token]) -> bool:
     """True for what changes nothing but the session, and is to be done again in a new one."""
     cursor = TokenCursor(statement)
+    if cursor.take("SELECT"):
+        # as pg_dump writes it
+        words = [token.text.upper() for token in statement[-2:]]
+        return cursor.name().upper() in ("SET_CONFIG", "PG_CATALOG.SET_CONFIG") and words == ["FALSE", ")"]
     if cursor.take("SET"):
         return cursor.word not in ("LOCAL", "TRANSACTION", "CONSTRAINTS")
     if cursor.take("PREPARE"):

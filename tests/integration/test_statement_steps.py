@@ -170,9 +170,105 @@ async def test_what_nothing_tells_is_for_a_person(fresh_database: str) -> None:
     await database.close()
 
 
-async def test_what_the_script_made_of_the_session_is_made_again(fresh_database: str) -> None:
+async def test_a_call_that_was_cancelled_is_not_run_again_unasked(fresh_database: str) -> None:
+    files = {
+        "1_p.sql": migration(
+            "CREATE TABLE a (id int); CREATE PROCEDURE p() LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO a VALUES (1); COMMIT; PERFORM pg_sleep(60); END $$;"
+        ),
+        "2_call.sql": migration("CALL p();", "DELETE FROM a;", "no-transaction"),
+    }
+    database = database_at(fresh_database)
+    running = asyncio.create_task(bring(database, declare(files, 2)))
+    async with asyncio.timeout(20):
+        await _until_sleeping(fresh_database)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.plan is not None
+    assert [problem.reason for problem in outcome.plan.refusals] == [Reason.OUTCOME_UNKNOWN]
+    # one that was found wrong before it ran leaves no doubt
+    files["2_call.sql"] = migration("CALL nosuch();", directive="no-transaction")
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("DELETE FROM schema_migrations WHERE version = 2")
+    assert (await bring(database, declare(files, 2, retry=True))).problem is not None
+    files["2_call.sql"] = migration("SELECT 1;", directive="no-transaction")
+    assert (await bring(database, declare(files, 2))).problem is None
+    await database.close()
+
+
+async def test_a_down_that_left_something_behind_is_not_forgotten(fresh_database: str) -> None:
+    files = {
+        "1_a.sql": table("a"),
+        "2_i.sql": migration("CREATE INDEX i ON a (id);", "DROP INDEX CONCURRENTLY i;"),
+    }
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 2))
+    with psycopg.connect(fresh_database) as reader:
+        reader.execute("SELECT * FROM a")
+        running = asyncio.create_task(bring(database, declare(files, 1)))
+        with psycopg.connect(fresh_database, autocommit=True) as connection:
+            async with asyncio.timeout(20):
+                while connection.execute("SELECT 1 FROM pg_index WHERE NOT indisvalid").fetchone() is None:
+                    await asyncio.sleep(0.02)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    (row,) = await database.applied(2)
+    assert row.status is RowStatus.FAILED
+    assert (await bring(database, declare(files, 1))).problem is None
+    assert indexes(fresh_database) == set()
+    await database.close()
+
+
+async def test_a_down_that_did_nothing_leaves_the_row_as_the_up_wrote_it(fresh_database: str) -> None:
+    files = {"1_a.sql": table("a"), "2_x.sql": migration("SELECT 1; SELECT 2;", "VACUUM nowhere;")}
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 2))
+    before = (await database.observe()).rows
+    assert (await bring(database, declare(files, 1))).problem is not None
+    assert (await database.observe()).rows == before
+    await database.close()
+
+
+async def test_our_invalid_index_does_not_survive_a_file_mended_into_a_transaction(
+    fresh_database: str,
+) -> None:
+    files = {"1_a.sql": table("a"), "2_i.sql": migration("CREATE UNIQUE INDEX CONCURRENTLY i ON a (id);")}
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 1))
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("INSERT INTO a VALUES (1), (1)")
+        assert (await bring(database, declare(files, 2))).problem is not None
+        connection.execute("DELETE FROM a")
+        files["2_i.sql"] = migration("CREATE UNIQUE INDEX IF NOT EXISTS i ON a (id);")
+        assert (await bring(database, declare(files, 2))).problem is None
+        assert connection.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
+    await database.close()
+
+
+async def test_an_invalid_index_of_another_schema_is_nothing_to_us(fresh_database: str) -> None:
+    files = {
+        "1_a.sql": table("a"),
+        "2_i.sql": migration("CREATE INDEX CONCURRENTLY /* now */ IF NOT EXISTS i ON a (id);"),
+    }
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 1))
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA o; CREATE TABLE o.t (id int); INSERT INTO o.t VALUES (1), (1)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("CREATE UNIQUE INDEX CONCURRENTLY i ON o.t (id)")
+    assert (await bring(database, declare(files, 2))).problem is None
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "setting", ["SET search_path = app", "SELECT pg_catalog.set_config('search_path', 'app', false)"]
+)
+async def test_what_the_script_made_of_the_session_is_made_again(fresh_database: str, setting: str) -> None:
     script = (
-        "SET search_path = app;\nINSERT INTO t VALUES (1);\n"
+        f"{setting};\nINSERT INTO t VALUES (1);\n"
         "INSERT INTO t SELECT 2 FROM pg_sleep(1.5);\nCREATE INDEX CONCURRENTLY t_id ON t (id);"
     )
     files = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.model import Script
-from reconciler.sqltext import Analysis, analyse
+from reconciler.model import Directives, ProblemError, Script
+from reconciler.sqltext import Analysis, analyse, transactional
 
 
 def analysed(text: str) -> Analysis:
@@ -96,8 +96,6 @@ def test_a_subscription_without_its_slot_may_be_dropped_in_a_transaction() -> No
             "ROLLBACK",
             "ROLLBACK AND CHAIN",
             "PREPARE TRANSACTION 'x'",
-            "COMMIT PREPARED 'x'",
-            "ROLLBACK PREPARED 'x'",
         ),
     ],
 )
@@ -164,3 +162,26 @@ def test_no_transaction_control(sql: str) -> None:
 )
 def test_data_loss(sql: str, losses: list[str]) -> None:
     assert list(analysed(sql).data_loss) == losses
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COMMIT AND CHAIN",
+        "end work and chain",
+        "ROLLBACK AND CHAIN",
+        "PREPARE TRANSACTION 'x'",
+        "DISCARD ALL",
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_would_lose_track_is_refused_in_and_outside_a_transaction(sql: str, alone: bool) -> None:
+    with pytest.raises(ProblemError, match="cannot be part of a migration"):
+        transactional(Directives(no_transaction=alone), analysed(f"BEGIN; SELECT 1; {sql}"))
+
+
+@pytest.mark.parametrize(
+    "sql", ["COMMIT AND NO CHAIN", "END", "ROLLBACK", "DISCARD TEMP", "PREPARE x AS SELECT 1"]
+)
+def test_what_keeps_track_is_not(sql: str) -> None:
+    assert not transactional(Directives(no_transaction=True), analysed(f"BEGIN; SELECT 1; {sql}"))
