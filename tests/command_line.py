@@ -88,8 +88,15 @@ def execute(*arguments: str, folder: Path, **variables: str) -> Answer:
     return Answer(process.returncode, out, err)
 
 
-def execute_on_terminal(*arguments: str, folder: Path, **variables: str) -> Answer:
-    """Run `reconciler` with a terminal as its output; what it wrote to both streams is in `out`."""
+def execute_on_terminal(*arguments: str, folder: Path, answer: str = "", **variables: str) -> Answer:
+    """Run `reconciler` at a terminal; what it wrote to both streams is in `out`.
+
+    Args:
+        arguments: of the command line.
+        folder: its working directory.
+        answer: what to type once it asks.
+        variables: of its environment.
+    """
     import pty
 
     master, slave = pty.openpty()
@@ -103,7 +110,7 @@ def execute_on_terminal(*arguments: str, folder: Path, **variables: str) -> Answ
         stderr=slave,
     ) as process:
         os.close(slave)
-        written = b""
+        written, asked = b"", False
         while True:
             try:
                 chunk = os.read(master, 65536)
@@ -113,6 +120,9 @@ def execute_on_terminal(*arguments: str, folder: Path, **variables: str) -> Answ
             if not chunk:
                 break
             written += chunk
+            if answer and b"[y/N]" in written and not asked:
+                os.write(master, answer.encode())
+                asked = True
     os.close(master)
     return Answer(process.returncode, written.decode().replace("\r\n", "\n"), "")
 

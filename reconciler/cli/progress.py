@@ -17,8 +17,8 @@ from reconciler.model import (
     StepProgress,
     StepResult,
 )
-from reconciler.report.outcomes import running_line, step_line
-from reconciler.report.text import instant, one_line, printable
+from reconciler.report.outcomes import running_line, step_line, waiting_line
+from reconciler.report.text import one_line, printable
 
 _CLEAR_LINE = "\r\x1b[2K"
 
@@ -59,8 +59,7 @@ class Progress:
 
     def waiting(self, holder: LockHolder) -> None:
         """Somebody else holds the lock."""
-        since = f" since {instant(holder.since)}" if holder.since is not None else ""
-        self._note(f"{self._name}: waiting for the lock, held by {one_line(holder.owner)}{since}")
+        self._note(waiting_line(self._name, holder))
 
     def locked(self, seconds: float) -> None:
         """The lock is ours."""

@@ -10,7 +10,7 @@ from reconciler.cli.confirming import Consent, agrees, check_consent
 from reconciler.cli.exits import Exit, worst
 from reconciler.cli.judging import exit_of_problem
 from reconciler.cli.options import OutputOptions, RepositoryOptions, SelectionOptions
-from reconciler.cli.subjects import Scope, Subject, open_scope
+from reconciler.cli.subjects import Scope, Subject, open_scope, refuse_unreadable
 from reconciler.cli.terminal import on_terminal, write, write_error, write_json, write_note, write_table
 from reconciler.errors import UsageError
 from reconciler.model import Database, LockHolder, Problem, ProblemError, Reason, Repair, RepairKind
@@ -18,10 +18,11 @@ from reconciler.model.encoding import JsonObject, problem_as_dict
 from reconciler.model.value import value
 from reconciler.operations import Declaration
 from reconciler.operations.repair import RepairRequest, plan_repair, repair
+from reconciler.report.outcomes import waiting_line
 from reconciler.report.problems import problem_text
 from reconciler.report.repairs import repair_as_dict, repair_table, repair_title
 from reconciler.report.table import plain_table
-from reconciler.report.text import instant, one_line
+from reconciler.report.text import one_line
 
 
 @value(kw_only=True)
@@ -71,9 +72,7 @@ async def run_repair(
     # what is not in force needs no file; all else is written from files
     migrating = kind is not RepairKind.MARK_ROLLED_BACK
     async with open_scope(repository, selection, writing=True, migrating=migrating) as scope:
-        for environment in scope.environments:
-            if environment.manifest is None:
-                raise ProblemError(environment.problems[0])
+        refuse_unreadable(scope)
         cases = [await _look(scope, subject, kind, version) for subject in scope.subjects]
         if not output_as.json or not consent.yes:
             for index, case in enumerate(cases):
@@ -113,8 +112,7 @@ async def _repair(scope: Scope, verb: str, case: _Case, consent: Consent, output
     assert case.found is not None
 
     def waiting(holder: LockHolder) -> None:
-        since = f" since {instant(holder.since)}" if holder.since is not None else ""
-        write_note(f"{case.subject.name}: waiting for the lock, held by {one_line(holder.owner)}{since}")
+        write_note(waiting_line(case.subject.name, holder))
 
     try:
         await repair(

@@ -285,6 +285,17 @@ def _with(target: EnvironmentTarget, catalog: Catalog, folder: str, where: str) 
     return replace(_bare(target), declaration=declaration_without_manifest(catalog, None, target.timeouts))
 
 
+def refuse_unreadable(scope: Scope) -> None:
+    """Refuse to go on when the manifest of an environment cannot be read.
+
+    Raises:
+        ProblemError: why it cannot.
+    """
+    for environment in scope.environments:
+        if environment.manifest is None:
+            raise ProblemError(environment.problems[0])
+
+
 def refuse_broken(scope: Scope, selection: SelectionOptions) -> None:
     """Refuse to go on with an environment that was named and cannot be used: its manifest is broken, or it is suspended.
 

@@ -70,7 +70,7 @@ async def _unlock(
     from reconciler.cli.confirming import agrees, check_consent
     from reconciler.cli.exits import worst
     from reconciler.cli.judging import exit_of_problem
-    from reconciler.cli.subjects import Scope, Subject, open_scope
+    from reconciler.cli.subjects import Scope, Subject, open_scope, refuse_unreadable
     from reconciler.cli.terminal import write, write_error, write_json
     from reconciler.model import ProblemError
     from reconciler.report.problems import problem_text
@@ -104,9 +104,7 @@ async def _unlock(
         return replace(case, freed=True)
 
     async with open_scope(repository, selection, writing=True) as scope:
-        for environment in scope.environments:
-            if environment.manifest is None:
-                raise ProblemError(environment.problems[0])
+        refuse_unreadable(scope)
         cases = [await look(scope, subject) for subject in scope.subjects]
         if not output_as.json or not consent.yes:
             for index, case in enumerate(cases):

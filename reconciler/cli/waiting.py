@@ -166,13 +166,11 @@ async def _look(
         from reconciler.cli.server import read_server
 
         return _told(await asyncio.to_thread(read_server, selection), version)
-    from reconciler.cli.subjects import Subject, open_scope, refuse_broken
+    from reconciler.cli.subjects import Subject, open_scope, refuse_broken, refuse_unreadable
 
     async with open_scope(repository, selection) as scope:
         refuse_broken(scope, selection)
-        for environment in scope.environments:
-            if environment.manifest is None:
-                raise ProblemError(environment.problems[0])
+        refuse_unreadable(scope)
         if scope.subjects and all(each.suspended for each in scope.subjects):
             raise _all_suspended(each.environment for each in scope.subjects)
 

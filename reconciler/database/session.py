@@ -117,6 +117,19 @@ class Session:
         return self.queries("set_local_role") if self._settings.role else "SET LOCAL role TO DEFAULT"
 
     @property
+    def bookkeeping_scope(self) -> tuple[str, ...]:
+        """The statements between a migration's own and our records of it, in one transaction."""
+        return (
+            # deferred constraints and triggers must still see the search path of the script
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            *BOOKKEEPING_LIMITS,
+            # whoever the script made us
+            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+            self.local_role,
+            "SET LOCAL search_path = pg_catalog",
+        )
+
+    @property
     def reset_message(self) -> str:
         """The statements that undo whatever a migration did to the session, and set our settings again."""
         return self.queries("reset_session") + ";\n" + self.settings_message

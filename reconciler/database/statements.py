@@ -22,7 +22,6 @@ from reconciler.database.outcome import (
     statement_failure,
 )
 from reconciler.database.queries import Literal
-from reconciler.database.session import BOOKKEEPING_LIMITS
 from reconciler.model import Direction, Place, Problem, ProblemError, Reason, Statement, Step, StepResult
 from reconciler.sqltext import OPAQUE, REPEATABLE, Chain, Intent, intent_digest, intent_of
 from reconciler.sqltext.classification import commits, controls_transaction, sets_session
@@ -64,19 +63,10 @@ class _Run:
         self._step = step
         self._chain = Chain(step.statements)
         self._done = step.first_statement
-        self._recorded = step.first_statement
         self._intent: dict[str, Literal] = _NO_INTENT
         self._block_writes = True
         self._prepared: tuple[int, str] | None = None
-        self._scope = (
-            "SET CONSTRAINTS ALL IMMEDIATE",
-            *BOOKKEEPING_LIMITS,
-            # whoever the script made us
-            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
-            writer.session.local_role,
-            "SET LOCAL search_path = pg_catalog",
-            "SET LOCAL synchronous_commit TO DEFAULT",
-        )
+        self._scope = (*writer.session.bookkeeping_scope, "SET LOCAL synchronous_commit TO DEFAULT")
         # whatever the script has made the default
         limits = f"SET LOCAL statement_timeout = {round(step.statement_timeout * 1000)};\n"
         self._before = (
@@ -166,7 +156,7 @@ class _Run:
         except ProblemError as lost:
             return connection_lost(step, lost.problem.message)
         if results[-1].command_status == b"COMMIT":
-            self._done = self._recorded = index + 1
+            self._done = index + 1
             self._intent = _NO_INTENT
             return None
         if not session.alive:
@@ -218,7 +208,7 @@ class _Run:
         except ProblemError as lost:
             return connection_lost(self._step, lost.problem.message)
         if results[-1].command_status == b"COMMIT":
-            self._done = self._recorded = index + 1
+            self._done = index + 1
             self._intent = _NO_INTENT
             return None
         if not self._session.alive:
@@ -291,7 +281,6 @@ class _Run:
             self._session.queries("record_intent", version=version, **self._progress(self._done), **intent),
             doing=f"recording the progress of migration {version}",
         )
-        self._recorded = self._done
         self._intent = intent
 
     async def _record_start(self) -> None:

@@ -24,7 +24,7 @@ from reconciler.database.outcome import (
 )
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_stored_downs
-from reconciler.database.session import BOOKKEEPING_LIMITS, Session
+from reconciler.database.session import Session
 from reconciler.database.watching import Watch
 from reconciler.model import (
     Actor,
@@ -256,13 +256,7 @@ class HeldLock:
         if step.version in self._in_doubt and step.direction is Direction.UP:
             history.insert(0, queries("forget_failed_row", version=step.version))
         after = (
-            # deferred constraints and triggers must still see the search path of the script
-            "SET CONSTRAINTS ALL IMMEDIATE",
-            *BOOKKEEPING_LIMITS,
-            # whoever the script made us
-            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
-            self._session.local_role,
-            "SET LOCAL search_path = pg_catalog",
+            *self._session.bookkeeping_scope,
             "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
             *history,
             queries.attempts(attempt.succeeded, *([announced.started] if announced else ())),

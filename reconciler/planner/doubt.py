@@ -25,7 +25,6 @@ from reconciler.planner.wording import counted, label
 from reconciler.sqltext import OPAQUE, REPEATABLE, intent_digest, statements_digest
 
 ABSENT = "absent"
-VALID = "valid"
 INVALID = "invalid"
 BUILDING = "building"
 PENDING = "pending"

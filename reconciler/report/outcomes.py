@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconciler.model.history import LockHolder
 from reconciler.model.plan import Plan, Step
 from reconciler.model.problem import Problem
 from reconciler.model.protocols import StepResult
-from reconciler.report.text import counted, elapsed, one_line
+from reconciler.report.text import counted, elapsed, instant, one_line
+
+
+def waiting_line(name: str, holder: LockHolder) -> str:
+    """Somebody else holds the lock of the database `name`."""
+    since = f" since {instant(holder.since)}" if holder.since is not None else ""
+    return f"{name}: waiting for the lock, held by {one_line(holder.owner)}{since}"
 
 
 def step_line(name: str, step: Step, result: StepResult) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
-import select
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from reconciler.database.reading import ADVISORY_KEY
-from tests.command_line import Answer, CommandLine, execute, manifest, migration, three_tables
+from tests.command_line import (
+    Answer,
+    CommandLine,
+    execute,
+    execute_on_terminal,
+    manifest,
+    migration,
+    three_tables,
+)
 from tests.daemon import Daemon
-from tests.git import Repository, git_environment
+from tests.git import Repository
 from tests.looking import applied, journal, rows
 from tests.servers import TestServer
 
@@ -40,30 +43,7 @@ def declared(reconciler: CommandLine, git_repository: Repository, any_database: 
 
 def told_on_a_terminal(answer: str, *arguments: str, folder: Path, **variables: str) -> Answer:
     """Run a command at a terminal of 100 columns, and answer its question."""
-    master, slave = pty.openpty()
-    environment = {**git_environment(), "TERM": "xterm-256color", "COLUMNS": "100", **variables}
-    with subprocess.Popen(
-        [sys.executable, "-m", "reconciler", *arguments],
-        cwd=folder,
-        env=environment,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-    ) as process:
-        os.close(slave)
-        written, asked = b"", False
-        while select.select([master], [], [], 30)[0]:
-            try:
-                chunk = os.read(master, 65536)
-            except OSError:
-                # Linux says EIO when the last one who could write has closed it
-                break
-            written += chunk
-            if b"[y/N]" in written and not asked:
-                os.write(master, answer.encode())
-                asked = True
-    os.close(master)
-    return Answer(process.returncode, written.decode().replace("\r\n", "\n"), "")
+    return execute_on_terminal(*arguments, folder=folder, answer=answer, COLUMNS="100", **variables)
 
 
 def test_baseline_takes_a_database_over_that_already_has_the_schema(

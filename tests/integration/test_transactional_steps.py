@@ -408,9 +408,9 @@ async def test_what_a_script_does_to_its_own_end_is_its_failure(
 async def test_a_lock_on_our_own_tables_does_not_hold_up_the_tables_of_the_migration(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reconciler.database import writer
+    from reconciler.database import session
 
-    monkeypatch.setattr(writer, "BOOKKEEPING_LIMITS", ("SET LOCAL lock_timeout = 200",))
+    monkeypatch.setattr(session, "BOOKKEEPING_LIMITS", ("SET LOCAL lock_timeout = 200",))
     database = database_at(fresh_database)
     await bring(database, declare({"1_a.sql": table("a")}, 1))
     files = {"1_a.sql": table("a"), "2_b.sql": table("b")}
