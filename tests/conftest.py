@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ import pytest
 
 from tests.git import Repository
 from tests.servers import TestServer, installation
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell starts what stands in the background so, the programs that tests start inherit it, and some are to hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Servers:
