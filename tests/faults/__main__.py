@@ -8,6 +8,7 @@ import secrets
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from time import monotonic
 
 from tests.faults import crashes, fleets, strikes
 from tests.faults.rounds import Round
-from tests.faults.scenario import MANY, SCENARIOS, STATEMENTS, TRANSACTIONAL, Scenario
+from tests.faults.scenario import MANY, ROWS, SCENARIOS, STATEMENTS, TRANSACTIONAL, Scenario
 from tests.faults.stage import Stage
 from tests.faults.tally import Tally
 
@@ -42,16 +43,20 @@ class Kind:
 
 
 _BOTH = (TRANSACTIONAL, STATEMENTS)
-_ALL = (*_BOTH, MANY)
+_ALL = (*_BOTH, MANY, ROWS)
+_STOPS = (*_BOTH, ROWS)
 KINDS = {
-    "kill-at-statement": Kind(_BOTH, 0.3, play=strikes.at_gates),
+    "kill-at-statement": Kind(_STOPS, 0.3, play=strikes.at_gates),
     "kill-at-moment": Kind(_ALL, 0.15, play=strikes.at_moments),
     "kill-at-message": Kind(_ALL, 0.15, play=strikes.at_messages),
     "kill-daemon": Kind(_ALL, 0.12, fleet=fleets.daemon_killed),
     "kill-server": Kind(_ALL, 0.08, crash=crashes.server_killed),
     "kill-backend": Kind(_ALL, 0.05, crash=crashes.backend_killed),
-    "cut": Kind(_ALL, 0.1, play=strikes.cuts),
-    "cut-at-commit": Kind(_BOTH, 0.08, play=strikes.cuts_at_commit),
+    "cut": Kind(_ALL, 0.08, play=strikes.cuts),
+    "cut-at-commit": Kind(_STOPS, 0.08, play=strikes.cuts_at_commit),
+    "kill-in-rows": Kind((ROWS,), 0.03, play=strikes.kills_in_rows),
+    "cut-in-rows": Kind((ROWS,), 0.05, play=strikes.cuts_in_rows),
+    "crash-in-rows": Kind((ROWS,), 0.03, crash=crashes.server_killed_in_rows),
     "cut-daemon": Kind(_ALL, 0.04, fleet=fleets.daemon_cut_off),
     "delay": Kind(_BOTH, 0.03, play=strikes.delays),
 }
@@ -95,11 +100,12 @@ def main() -> int:
     print(
         f"{tally.total} faults in {seconds:.0f} s ({tally.total / seconds:.1f} a second), {len(tally.broken)} promises broken"
     )
+    chosen_scenarios = "".join(f" --scenario {name}" for name in arguments.scenario or ())
     for broken in tally.broken:
         print(f"BROKEN {broken.kind} round {broken.number}: {broken.what}")
         print(f"  evidence: {broken.evidence}")
         print(
-            f"  again:    python -m tests.faults --seed {seed} --only {broken.kind} --round {broken.number}"
+            f"  again:    python -m tests.faults --seed {seed}{chosen_scenarios} --only {broken.kind} --round {broken.number}"
         )
     return 1 if tally.broken else 0
 
@@ -161,6 +167,10 @@ def play(stage: Stage, tally: Tally, name: str, number: int, seed: int, evidence
                 kind.fleet(rounds, stage.folder / f"{name}-{number}")
     except Exception as error:  # noqa: BLE001 -- one round that breaks is a finding, and the others go on
         print(f"{name} round {number}: {error!r}", file=sys.stderr, flush=True)
+        folder = evidence / f"{name}-{first}"
+        tally.not_played(name, range(first, first + together), error, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import psycopg
 
 from tests.faults.proxy import TO_SERVER, Harm
 from tests.faults.rounds import PATIENCE, Process, Round
-from tests.faults.strikes import wait_for
+from tests.faults.strikes import harm_in_rows, wait_for
 from tests.servers import TestServer
 
 _STRIKES = 2
@@ -25,13 +25,19 @@ def server_killed(rounds: Sequence[Round]) -> None:
     _crash(rounds, _kill_server)
 
 
+def server_killed_in_rows(rounds: Sequence[Round]) -> None:
+    """The same, while rows of a COPY have come in part."""
+    _crash(rounds, _kill_server, in_rows=True)
+
+
 def backend_killed(rounds: Sequence[Round]) -> None:
     """SIGKILL to one backend: the server disconnects everybody and recovers by itself."""
     _crash(rounds, _kill_backend)
 
 
-def _crash(rounds: Sequence[Round], crash: Callable[[TestServer], None]) -> None:
+def _crash(rounds: Sequence[Round], crash: Callable[[TestServer], None], *, in_rows: bool = False) -> None:
     server = rounds[0].server
+    what = "rows began to stand still" if in_rows else "the lock was asked for"
     for direction in ("up", "down"):
         for this in rounds:
             this.direction = direction
@@ -39,17 +45,11 @@ def _crash(rounds: Sequence[Round], crash: Callable[[TestServer], None]) -> None
             due = [this for this in rounds if not this.done]
             if not due:
                 break
-            locked = threading.Event()
+            begun = threading.Event()
             for this in due:
-                this.proxy.arm(
-                    Harm(
-                        lambda frame: frame.way == TO_SERVER and b"pg_try_advisory_lock" in frame.data,
-                        cut=False,
-                        act=locked.set,
-                    )
-                )
+                this.proxy.arm(_rows_stop(this, begun) if in_rows else _lock_is_asked_for(begun))
             processes = {this.name: this.start() for this in due}
-            wait_for(locked, next(iter(processes.values())))
+            wait_for(begun, next(iter(processes.values())))
             pause = rounds[0].random.uniform(0, 0.3)
             time.sleep(pause)
             running = {name: process.poll() is None for name, process in processes.items()}
@@ -58,10 +58,24 @@ def _crash(rounds: Sequence[Round], crash: Callable[[TestServer], None]) -> None
             _wait_until_up(server)
             for this in due:
                 this.proxy.arm(None)
-                this.count(running[this.name], f"crash {pause * 1000:.0f} ms after the lock was asked for")
+                this.count(running[this.name], f"crash {pause * 1000:.0f} ms after {what}")
                 _hold_to_its_word(this, announced[this.name])
         for this in rounds:
             this.settle()
+
+
+def _lock_is_asked_for(begun: threading.Event) -> Harm:
+    return Harm(
+        lambda frame: frame.way == TO_SERVER and b"pg_try_advisory_lock" in frame.data,
+        cut=False,
+        act=begun.set,
+    )
+
+
+def _rows_stop(this: Round, begun: threading.Event) -> Harm:
+    """Rows stand still in their midst, longer than it takes to crash the server."""
+    _, harm = harm_in_rows(this, act=begun.set, cut=False, delay=0.5)
+    return harm
 
 
 def _announced(process: Process) -> list[tuple[int, str]]:

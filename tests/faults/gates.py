@@ -51,7 +51,7 @@ class ShutGate:
     def pass_into_concurrently(self, patience: float = 10.0) -> int | None:
         """Let the next statement, a concurrent one, begin and keep it from ending. Returns its backend, None if there is none.
 
-        It waits for a transaction that has written to every table it could be about.
+        It waits for a transaction that has written to `accounts`, the one table that scenarios do this to.
         """
         self._blocker = psycopg.connect(self._dsn)
         self._blocker.execute("LOCK TABLE accounts IN ROW EXCLUSIVE MODE")

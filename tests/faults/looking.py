@@ -33,6 +33,8 @@ UNION ALL
 SELECT 'label', t.typname::text, e.enumlabel::text, '' FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid
 UNION ALL
 SELECT 'balance', version::text, value::text, '' FROM faults.balance WHERE value <> 0
+UNION ALL
+SELECT 'rows', batch::text, count(*)::text, md5(string_agg(id || word, ',' ORDER BY id)) FROM faults.loaded GROUP BY batch
 """
 # catalogues are read as tables, so by the snapshot; functions such as to_regclass look at what is newest
 
@@ -43,7 +45,7 @@ class Look:
 
     Args:
         rows: of the history: version, status, direction.
-        shape: every object, column, label and net count of what the migrations made.
+        shape: every object, column, label, streamed row and net count of what the migrations made.
         events: the journal, oldest first.
         fence: of the lock's row, 0 when there is none.
         owner: of the lock's row.

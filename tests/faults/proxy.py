@@ -32,6 +32,11 @@ class Frame:
     data: bytes
 
     @property
+    def is_rows(self) -> bool:
+        """Rows of a COPY, on their way to the server."""
+        return self.way == TO_SERVER and self.data[:1] == b"d"
+
+    @property
     def is_commit(self) -> bool:
         """The server's word that a COMMIT took effect."""
         return self.way == TO_CLIENT and self.data[:1] == b"C" and self.data[5:] == b"COMMIT\0"
@@ -82,6 +87,10 @@ class Loop:
 
     async def _cancel_all(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if tasks:
+            # those whose clients are gone end by themselves, and their sockets with them
+            _, unfinished = await asyncio.wait(tasks, timeout=1)
+            tasks = list(unfinished)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,8 +121,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        self._loop.run(self._close())
 
     @property
     def port(self) -> int:
@@ -138,6 +146,11 @@ class Proxy:
         self._commits = 0
         self.connected.clear()
         self._harm = harm
+
+    async def _close(self) -> None:
+        """Listen no more. Only on the loop's own thread: the server counts its connections there, and they end just now."""
+        assert self._server is not None
+        self._server.close()
 
     async def _serve(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         self.connected.set()

@@ -18,6 +18,7 @@ FURNITURE = """
 CREATE SCHEMA faults;
 CREATE TABLE faults.runs (version int NOT NULL, direction text NOT NULL, statement int NOT NULL);
 CREATE TABLE faults.balance (version int PRIMARY KEY, value int NOT NULL);
+CREATE TABLE faults.loaded (batch int NOT NULL, id int NOT NULL, word text);
 INSERT INTO faults.balance SELECT number, 0 FROM generate_series(1, 100) number;
 CREATE FUNCTION faults.gate(number int) RETURNS void LANGUAGE sql
     AS 'SELECT pg_catalog.pg_advisory_xact_lock_shared(4711, number)';
@@ -26,6 +27,7 @@ CREATE FUNCTION faults.ran(version int, direction text, statement int) RETURNS v
 """
 """What the harness puts into an empty database."""
 
+_END_OF_ROWS = "\\."
 _CONCURRENTLY = re.compile(r"\bCONCURRENTLY\b")
 
 
@@ -82,7 +84,7 @@ def _section(version: int, direction: str, statements: Sequence[str]) -> tuple[s
         gates.append(Gate(base + index, version, direction, _CONCURRENTLY.search(statement) is not None))
         lines += [
             f"SELECT faults.gate({base + index});",
-            f"{statement};",
+            statement if statement.endswith(_END_OF_ROWS) else f"{statement};",
             f"SELECT faults.ran({version}, '{direction}', {index});",
         ]
     sign = "+" if direction == "up" else "-"
@@ -148,6 +150,40 @@ _INDEXES = _Migration(
 )
 
 
+def _copy(batch: int, count: int, first: int = 0) -> str:
+    """A COPY with its rows; nothing in the table keeps a row from being there twice."""
+    rows = "".join(
+        f"{batch}\t{number}\tword {number}; é $$ {'-' * 60}\n" for number in range(first, first + count)
+    )
+    return f"COPY faults.loaded (batch, id, word) FROM stdin;\n{rows}{_END_OF_ROWS}"
+
+
+_LOADED = _Migration(
+    [
+        "CREATE TABLE accounts (id int, word text)",
+        _copy(1, 4000),
+        "INSERT INTO accounts SELECT id, word FROM faults.loaded",
+        _copy(1, 500, 4000),
+    ],
+    ["DELETE FROM faults.loaded WHERE batch = 1", "DROP TABLE accounts"],
+)
+_LOADED_BY_STATEMENTS = _Migration(
+    [
+        _copy(2, 3000),
+        "CREATE INDEX CONCURRENTLY loaded_word ON accounts (word)",
+        "DELETE FROM faults.loaded WHERE batch = 1 AND id < 2000",
+        _copy(3, 1500),
+    ],
+    [
+        "DELETE FROM faults.loaded WHERE batch = 3",
+        _copy(1, 2000),
+        "DROP INDEX CONCURRENTLY loaded_word",
+        "DELETE FROM faults.loaded WHERE batch = 2",
+    ],
+    "no-transaction",
+)
+
+
 def _small(number: int) -> _Migration:
     return _Migration([f"CREATE TABLE small{number} (id int)"], [f"DROP TABLE small{number}"])
 
@@ -156,5 +192,21 @@ TRANSACTIONAL = _scenario("transactional", [_ACCOUNTS, _ORDERS, _ALTERED, _small
 STATEMENTS = _scenario("statements", [_ACCOUNTS, _INDEXES, _ALTERED])
 MANY = _scenario("many", [_small(number) for number in range(1, 26)])
 """Long enough for commits that do not wait for the server's log."""
+ROWS = _scenario("rows", [_LOADED, _LOADED_BY_STATEMENTS, _small(3)])
+"""With rows that are streamed, inside a transaction and outside."""
 
-SCENARIOS = {scenario.name: scenario for scenario in (TRANSACTIONAL, STATEMENTS, MANY)}
+ROWS_BYTES = {
+    direction: sum(
+        len(part.encode())
+        for text in ROWS.files.values()
+        for part in re.findall(
+            r"FROM stdin;\n(.*?)\\\.",
+            text.partition("-- DOWN MIGRATION")[0 if direction == "up" else 2],
+            re.DOTALL,
+        )
+    )
+    for direction in ("up", "down")
+}
+"""How many bytes of rows a way has."""
+
+SCENARIOS = {scenario.name: scenario for scenario in (TRANSACTIONAL, STATEMENTS, MANY, ROWS)}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.faults.gates import ShutGate
-from tests.faults.proxy import TO_CLIENT, TO_SERVER, Harm
+from tests.faults.proxy import TO_CLIENT, TO_SERVER, Frame, Harm
 from tests.faults.rounds import PATIENCE, Process, Round, end_backend, finish, kill
-from tests.faults.scenario import Gate
+from tests.faults.scenario import ROWS_BYTES, Gate
 
 _STRIKES = 4
 """Faults on the way up, and as many on the way down."""
@@ -183,6 +183,50 @@ def delays(this: Round) -> None:
             return harm.done.is_set()
 
         this.strike(struck, f"message {number} {way} delayed by {delay * 1000:.0f} ms")
+
+
+@_several
+def cuts_in_rows(this: Round) -> None:
+    """The connection ends after so many bytes of the rows of a COPY; the process lives."""
+    linger = this.random.choice([0.0, 0.0, 0.3])
+    wanted, harm = harm_in_rows(this, linger=linger)
+    with _armed(this, harm):
+        process = this.start()
+        this.strike(lambda: _hit(process, harm), f"cut after {wanted} bytes of rows, {linger:g} s to notice")
+
+
+@_several
+def kills_in_rows(this: Round) -> None:
+    """SIGKILL after so many bytes of the rows of a COPY."""
+    process = this.start()
+    wanted, harm = harm_in_rows(this, act=process.kill)
+    with _armed(this, harm):
+        this.strike(lambda: _hit(process, harm), f"killed after {wanted} bytes of rows")
+
+
+def harm_in_rows(
+    this: Round,
+    *,
+    act: Callable[[], None] = lambda: None,
+    cut: bool = True,
+    linger: float = 0.0,
+    delay: float = 0.0,
+) -> tuple[int, Harm]:
+    """Harm at a byte of the rows that come, and which byte it is. Late ones may not come, if much is done already."""
+    wanted = this.random.randrange(ROWS_BYTES[this.direction])
+    seen = 0
+
+    def when(frame: Frame) -> bool:
+        nonlocal seen
+        if not frame.is_rows:
+            return False
+        seen += len(frame.data)
+        # how much of the message may pass is known only now
+        harm.portion = max(0.0, 1 - (seen - wanted) / len(frame.data))
+        return seen > wanted
+
+    harm = Harm(when, act=act, cut=cut, linger=linger, delay=delay)
+    return wanted, harm
 
 
 @contextmanager

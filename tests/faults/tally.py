@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ class Tally:
         with self.lock:
             self.rounds[kind] += 1
             self.broken += [Broken(kind, number, what, evidence) for what in faults]
+
+    def not_played(self, kind: str, numbers: Sequence[int], error: Exception, evidence: Path) -> None:
+        """Note rounds that broke outside themselves; one that has noted the error itself is not noted twice."""
+        with self.lock:
+            if not any(each.kind == kind and each.number in numbers for each in self.broken):
+                self.broken.append(Broken(kind, numbers[0], f"the harness itself broke: {error!r}", evidence))
 
     @property
     def total(self) -> int:
