@@ -49,7 +49,7 @@ async def drop_leftover(writer: HeldLock, step: Step) -> None:
         if session.interrupted:
             raise asyncio.CancelledError from None
         raise
-    event = writer.empty_event(
+    event = writer.records.empty_event(
         "statement",
         version=step.version,
         name=step.name,

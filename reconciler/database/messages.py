@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ from reconciler.sqltext import Sendable
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
+
+_MAY_RETURN_ROWS = re.compile(
+    r"(?:^|;)(?:\s|--.*\n)*(?:SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|FETCH|CALL|EXECUTE|[(/])|\bRETURNING\b",
+    re.IGNORECASE,
+)
+"""Also true for a statement behind a block comment: it is only a question of how results are read."""
 
 
 @value(kw_only=True)
@@ -62,6 +69,11 @@ class Answer:
     started: bool = False
     lost: str = ""
     duration: float = 0.0
+
+
+def may_return_rows(script: str) -> bool:
+    """Whether `script` may send us rows, of which nobody knows how many."""
+    return _MAY_RETURN_ROWS.search(script) is not None
 
 
 async def run_message(session: Session, message: StepMessage, meanwhile: Callable[[], None]) -> Answer:

@@ -6,7 +6,8 @@ import uuid
 
 from reconciler import __version__
 from reconciler.database.queries import Literal
-from reconciler.database.writer import HeldLock, kept
+from reconciler.database.records import kept
+from reconciler.database.writer import HeldLock
 from reconciler.model import Migration, Observation, Repair, RepairKind, RowAction, RowChange
 from reconciler.redaction import redact
 
@@ -46,7 +47,7 @@ class LockedRepairer:
                 ),
                 queries(
                     "insert_event",
-                    **self._held.empty_event(
+                    **self._held.records.empty_event(
                         "repair",
                         attempt=attempt,
                         outcome=repair.kind.value,
@@ -80,7 +81,7 @@ class LockedRepairer:
 
     def _event(self, repair: Repair, change: RowChange, attempt: str, reason: str) -> dict[str, Literal]:
         migration = change.migration
-        return self._held.empty_event(
+        return self._held.records.empty_event(
             "baseline" if repair.kind is RepairKind.BASELINE else "repair",
             attempt=attempt,
             outcome=repair.kind.value,

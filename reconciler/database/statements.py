@@ -288,14 +288,14 @@ class _Run:
         queries = self._session.queries
         progress = self._progress(self._done)
         if step.direction is Direction.UP:
-            row = queries("begin_steps_up", **{**writer.row(step), **progress})
+            row = queries("begin_steps_up", **{**writer.records.row(step), **progress})
         else:
             row = queries(
                 "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
             )
         rows, *_ = await writer.write(
             row,
-            queries.attempts(queries("started", **writer.facts(step, self._attempt_id))),
+            queries.attempts(queries("started", **writer.records.facts(step, self._attempt_id))),
             doing=f"recording the start of migration {step.version}",
         )
         if not rows:
@@ -322,8 +322,8 @@ class _Run:
         else:
             row = queries("delete_applied", version=step.version)
         event = {
-            **writer.empty_event("finished"),
-            **writer.facts(step, self._attempt_id),
+            **writer.records.empty_event("finished"),
+            **writer.records.facts(step, self._attempt_id),
             "outcome": "success",
             "execution_time_ms": milliseconds,
         }
@@ -341,6 +341,8 @@ class _Run:
         try:
             await session.roll_back()
             untouched = step.direction is Direction.DOWN and not self._done and await self._as_before()
+            blockers = writer.watch.blockers_behind(problem)
+            failed = writer.records.failed_event(step, problem, self._attempt_id, milliseconds, blockers)
             await writer.write(
                 session.queries(
                     "forget_down",
@@ -356,9 +358,7 @@ class _Run:
                     **self._progress(self._done),
                     **self._intent,
                 ),
-                session.queries(
-                    "insert_event", **writer.failed_event(step, problem, self._attempt_id, milliseconds)
-                ),
+                session.queries("insert_event", **failed),
                 doing="recording the failure",
             )
         except ProblemError as error:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-import reconciler
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY
+from reconciler.database.records import who
 from reconciler.database.session import Session
 from reconciler.model import Actor, LockSession, LockState, Problem, ProblemError, Reason
 from reconciler.redaction import redact
@@ -119,16 +119,7 @@ def _event(session: Session, state: LockState, actor: Actor, outcome: str, messa
         attempt=str(uuid.uuid4()),
         outcome=outcome,
         message=redact(message),
-        git_revision=actor.git_revision or None,
-        git_author=actor.git_author or None,
-        environment=actor.claim.environment if actor.claim is not None else None,
-        database_name=actor.claim.database if actor.claim is not None else None,
-        verb=actor.verb,
-        os_user=actor.user,
-        host=actor.host,
-        pid=actor.pid,
-        tool_version=reconciler.__version__,
-        fence=state.fence,
+        **who(actor, state.fence),
     )
 
 

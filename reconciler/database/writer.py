@@ -3,60 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-import re
 import uuid
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from reconciler import __version__
-from reconciler.database.failures import mask_literals
-from reconciler.database.messages import StepMessage, run_message
+from reconciler.database.messages import StepMessage, may_return_rows, run_message
 from reconciler.database.objects import read_states
 from reconciler.database.outcome import (
-    excerpt_for_journal,
     failure_of,
     interrupted,
     is_lock_timeout,
     lock_lost,
 )
+from reconciler.database.patience import LockPatience
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_stored_downs
+from reconciler.database.records import Records, kept
 from reconciler.database.session import Session
 from reconciler.database.watching import Watch
 from reconciler.model import (
     Actor,
     AttemptKey,
-    Blocker,
     Direction,
     ErrorClass,
     HistoryRow,
     HookResult,
-    Migration,
     Observation,
     Pin,
     Problem,
     ProblemError,
-    Reason,
     RowStatus,
     Step,
     StepResult,
     StoredDown,
 )
-from reconciler.model.encoding import blocker_as_dict
-from reconciler.redaction import redact
 from reconciler.sqltext import Sendable, sendable
-
-_LOCK_ATTEMPTS = 10
-"""A transactional step that meets a table lock is tried this often before it stalls."""
-_LOCK_PAUSE = 0.5
-"""Seconds: the longest first pause between those attempts; it doubles up to eight times as much."""
-
-
-_LONGEST_DURATION = 2**31 - 1
-"""Milliseconds that the journal's column has room for: 24 days."""
 
 
 class _Attempt(NamedTuple):
@@ -84,7 +66,7 @@ class HeldLock:
         self._session = session
         self.watch = watch
         self._reader = reader
-        self._actor = actor
+        self.records = Records(actor, fence)
         self._owner = str(owner)
         self._fence = fence
         self._unflushed = False
@@ -122,7 +104,9 @@ class HeldLock:
                     **kept(pin.migration, pin.token_checksum),
                 )
             )
-            event = self.empty_event("repair", version=pin.version, name=pin.migration.name, outcome="pinned")
+            event = self.records.empty_event(
+                "repair", version=pin.version, name=pin.migration.name, outcome="pinned"
+            )
             blocks.append(self._session.queries("insert_event", **event))
         await self.write(*blocks, doing="completing the rows of the earlier tool")
 
@@ -147,17 +131,17 @@ class HeldLock:
                 return await run_statements(self, step)
 
     async def _run_transaction(self, step: Step, following: Sequence[Step], *, durable: bool) -> StepResult:
-        pause = _LOCK_PAUSE
+        patience = LockPatience()
         started = monotonic()
         if self._announced is not None and self._announced.step is not step:
             await self._take_back()
         begun = self._announced is not None
         attempt, self._announced = self._announced or self._attempt_at(step), None
         announced = self._attempt_at(following[0]) if following and following[0].transactional else None
-        for count in range(1, _LOCK_ATTEMPTS + 1):
+        while True:
             message = self._message(attempt, announced, durable=durable, begun=begun)
             # who holds the table has to be seen before the next attempt gives up; the first is not slowed down by looking
-            with self.watch.message(step.lock_timeout if count > 1 else 0.0):
+            with self.watch.message(step.lock_timeout if patience.attempt > 1 else 0.0):
                 answer = await run_message(
                     self._session, message, meanwhile=lambda: self._prepare(following[1:2])
                 )
@@ -177,11 +161,10 @@ class HeldLock:
             if not is_lock_timeout(answer):
                 break
             self.watch.timed_out(step.lock_timeout)
-            if count == _LOCK_ATTEMPTS:
+            if patience.at_an_end:
                 break
             await self._session.roll_back()
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))
-            pause = min(pause * 2, _LOCK_PAUSE * 8)
+            await patience.pause()
         problem = self.watch.explain(failure_of(answer, step))
         await self.record_failure(
             step, problem, attempt.attempt_id, elapsed=monotonic() - started, begun=begun
@@ -195,12 +178,12 @@ class HeldLock:
             return attempt
         queries = self._session.queries
         attempt_id = str(uuid.uuid4())
-        facts = self.facts(step, attempt_id)
+        facts = self.records.facts(step, attempt_id)
         script = sendable(step.script, step.statements)
         if step.direction is Direction.DOWN:
             history = queries("delete_applied", version=step.version)
         else:
-            history = queries("insert_applied", **self.row(step))
+            history = queries("insert_applied", **self.records.row(step))
         return _Attempt(
             step=step,
             attempt_id=attempt_id,
@@ -208,7 +191,7 @@ class HeldLock:
             succeeded=queries("succeeded", **facts),
             history=history,
             script=script,
-            many_rows=_may_return_rows(script.text),
+            many_rows=may_return_rows(script.text),
         )
 
     def _prepare(self, steps: Sequence[Step]) -> None:
@@ -221,7 +204,7 @@ class HeldLock:
         if self._announced is not None:
             (step, attempt_id, *_), self._announced = self._announced, None
             queries = self._session.queries
-            row = queries("not_run", **self.facts(step, attempt_id))
+            row = queries("not_run", **self.records.facts(step, attempt_id))
             await self.write(
                 queries.attempts(row), doing=f"recording that migration {step.version} was not run"
             )
@@ -291,46 +274,19 @@ class HeldLock:
         milliseconds = round(elapsed * 1000)
         blocks = []
         if not begun:
-            blocks.append(queries.attempts(queries("started", **self.facts(step, attempt_id))))
+            blocks.append(queries.attempts(queries("started", **self.records.facts(step, attempt_id))))
         if step.direction is Direction.UP and problem.reason.error_class is ErrorClass.PERMANENT:
-            row = self.row(step)
             self._in_doubt.add(step.version)
-            blocks.append(
-                queries(
-                    "record_failed_up",
-                    execution_time_ms=milliseconds,
-                    error_message=mask_literals(str(problem)),
-                    **{key: row[key] for key in _FAILED_COLUMNS},
-                )
-            )
-        blocks.append(queries("insert_event", **self.failed_event(step, problem, attempt_id, milliseconds)))
+            blocks.append(queries("record_failed_up", **self.records.failed_row(step, problem, milliseconds)))
+        blockers = self.watch.blockers_behind(problem)
+        failed = self.records.failed_event(step, problem, attempt_id, milliseconds, blockers)
+        blocks.append(queries("insert_event", **failed))
         try:
             await self._session.roll_back()
             await self.write(*blocks, doing="recording the failure")
         except ProblemError as error:
             # the failure itself matters more than that it could not be written down
             raise ProblemError(problem) from error
-
-    def failed_event(
-        self, step: Step, problem: Problem, attempt_id: str, milliseconds: int
-    ) -> dict[str, Literal]:
-        """The journal's columns for a step that failed."""
-        return {
-            **self.empty_event("finished"),
-            **self.facts(step, attempt_id),
-            "outcome": "interrupted" if problem.reason is Reason.INTERRUPTED else "failed",
-            "execution_time_ms": milliseconds,
-            "reason": problem.reason.value,
-            "message": mask_literals(problem.message),
-            "remedy": problem.remedy,
-            "sqlstate": problem.sqlstate or None,
-            "path": problem.place.path if problem.place else step.script.path,
-            "line": problem.place.line if problem.place else None,
-            "column_number": problem.place.column if problem.place else None,
-            "excerpt": mask_literals(excerpt_for_journal(step, problem)) or None,
-            "statement_index": problem.statement_index,
-            "blockers": _as_json(self.watch.blockers_behind(problem)),
-        }
 
     async def write(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
         """Run `blocks` in one fenced transaction that waits for the log; the rows they return.
@@ -387,53 +343,6 @@ class HeldLock:
         """The session that holds the lock."""
         return self._session
 
-    def facts(self, step: Step, attempt_id: str) -> dict[str, Literal]:
-        """The journal's columns that every event of one attempt shares."""
-        return {
-            "attempt": attempt_id,
-            "version": step.version,
-            "name": step.name,
-            "direction": step.direction.value,
-            "script_source": step.source.value,
-            "script_digest": step.key.script_digest,
-            "policy_digest": step.key.policy_digest,
-            **self._who(),
-        }
-
-    def row(self, step: Step) -> dict[str, Literal]:
-        """The history row of an up."""
-        migration = step.migration
-        if migration is None:
-            raise ValueError(f"the up of version {step.version} has no migration file")
-        return {
-            "version": step.version,
-            "name": step.name,
-            **kept(migration, step.token_checksum),
-            "statements_total": len(step.statements),
-            "git_revision": self._actor.git_revision or None,
-            "tool_version": __version__,
-        }
-
-    def _who(self) -> dict[str, Literal]:
-        actor = self._actor
-        return {
-            "git_revision": actor.git_revision or None,
-            "git_author": actor.git_author or None,
-            "environment": actor.claim.environment if actor.claim else None,
-            "database_name": actor.claim.database if actor.claim else None,
-            "verb": actor.verb,
-            "os_user": actor.user,
-            "host": actor.host,
-            "pid": actor.pid,
-            "tool_version": __version__,
-            "fence": self._fence,
-        }
-
-    def empty_event(self, event: str, **known: Literal) -> dict[str, Literal]:
-        """The journal's columns for an event, all empty but who writes it and what is `known`."""
-        empty: dict[str, Literal] = dict.fromkeys(_EVENT_COLUMNS)
-        return {**empty, "attempt": str(uuid.uuid4()), "event": event, **self._who(), **known}
-
     async def record(
         self, event: str, problem: Problem | None = None, *, of: AttemptKey | None = None
     ) -> None:
@@ -444,36 +353,12 @@ class HeldLock:
             problem: why, for a refusal.
             of: the attempt that it is about.
         """
-        known = self.empty_event(event)
-        if of is not None:
-            known |= {"version": of.version, "direction": of.direction.value}
-        if problem is not None:
-            known |= {
-                "version": problem.version,
-                "reason": problem.reason.value,
-                "message": mask_literals(problem.message),
-                "remedy": problem.remedy,
-                "path": problem.place.path if problem.place else None,
-                "line": problem.place.line if problem.place else None,
-                "column_number": problem.place.column if problem.place else None,
-            }
+        known = self.records.plain_event(event, problem, of=of)
         await self.write(self._session.queries("insert_event", **known), doing=f"recording the {event} event")
 
     async def record_hook(self, result: HookResult) -> None:
         """Write a `hook` event; see `reconciler.model.Writer.record_hook`."""
-        occasion, problem = result.occasion, result.problem
-        way = f"{occasion.moment}, from version {occasion.from_version} to {occasion.target_version}"
-        lines = [way] if problem is None else [f"{way}: {problem.message}", *problem.detail.splitlines()]
-        known: dict[str, Literal] = {
-            "attempt": str(uuid.uuid4()),
-            "name": result.hook.label[:255],
-            "outcome": "success" if problem is None else "failed",
-            "execution_time_ms": min(round(result.duration * 1000), _LONGEST_DURATION),
-            "reason": problem.reason.value if problem is not None else None,
-            "message": redact("\n".join(lines)),
-            "artefact": redact(result.artefact) or None,
-            **self._who(),
-        }
+        known = self.records.hook_event(result)
         await self.write(
             self._session.queries("insert_hook", **known), doing=f"recording the hook {result.hook.label}"
         )
@@ -495,75 +380,6 @@ class HeldLock:
         except ProblemError:
             # the lock lives and dies with the session
             await self._session.close()
-
-
-_EVENT_COLUMNS = [
-    "attempt",
-    "event",
-    "version",
-    "name",
-    "direction",
-    "outcome",
-    "script_source",
-    "script_digest",
-    "policy_digest",
-    "execution_time_ms",
-    "reason",
-    "message",
-    "remedy",
-    "sqlstate",
-    "path",
-    "line",
-    "column_number",
-    "excerpt",
-    "statement_index",
-    "blockers",
-]
-_FAILED_COLUMNS = [
-    "version",
-    "name",
-    "checksum",
-    "path",
-    "token_checksum",
-    "statements_total",
-    "git_revision",
-    "tool_version",
-]
-
-
-def kept(migration: Migration, token_checksum: str) -> dict[str, Literal]:
-    """What of a migration lives on with the database: its digests and all that a later rollback needs."""
-    down = migration.down
-    directives = migration.directives
-    return {
-        "checksum": migration.checksum,
-        "token_checksum": token_checksum,
-        "path": migration.path,
-        "down_script": down.text if down else None,
-        "down_checksum": migration.down_checksum,
-        "down_first_line": down.first_line if down else None,
-        "no_transaction": directives.no_transaction,
-        "irreversible": directives.irreversible,
-        "lock_timeout": directives.lock_timeout,
-        "statement_timeout": directives.statement_timeout,
-    }
-
-
-_MAY_RETURN_ROWS = re.compile(
-    r"(?:^|;)(?:\s|--.*\n)*(?:SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|FETCH|CALL|EXECUTE|[(/])|\bRETURNING\b",
-    re.IGNORECASE,
-)
-"""Also true for a statement behind a block comment: it is only a question of how results are read."""
-
-
-def _may_return_rows(script: str) -> bool:
-    """Whether `script` may send us rows, of which nobody knows how many."""
-    return _MAY_RETURN_ROWS.search(script) is not None
-
-
-def _as_json(blockers: Sequence[Blocker]) -> str | None:
-    """Who was in the way, for the journal."""
-    return json.dumps([blocker_as_dict(blocker) for blocker in blockers]) if blockers else None
 
 
 def _milliseconds(seconds: float) -> int:
