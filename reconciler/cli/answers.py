@@ -13,6 +13,9 @@ from reconciler.report.plans import plan_hooks, plan_notes, plan_script, plan_ta
 from reconciler.report.problems import problem_text
 from reconciler.report.text import printable
 
+_LINES_OF_A_COPY = 10
+"""What a terminal shows of its rows."""
+
 
 def write_plans(results: Sequence[Result], *, script: bool) -> None:
     """Write plans as text.
@@ -26,7 +29,7 @@ def write_plans(results: Sequence[Result], *, script: bool) -> None:
             write("")
         name, plan = result.subject.name, result.plan
         if plan is not None and script and plan.steps:
-            for line in plan_script(name, plan):
+            for line in plan_script(name, plan, longest_copy=_LINES_OF_A_COPY if on_terminal() else None):
                 # a file or a pipe gets the very bytes
                 write(printable(line) if on_terminal() else line)
         elif plan is not None:

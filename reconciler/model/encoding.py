@@ -16,6 +16,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.model.git import Revision
 from reconciler.model.history import AppliedMigration, JournalEvent
 from reconciler.model.hooks import Hook, HookMoment
+from reconciler.model.migration import Statement
 from reconciler.model.plan import Plan, Step
 from reconciler.model.problem import Problem, ProblemError
 from reconciler.model.protocols import StepResult
@@ -354,8 +355,12 @@ def _step_as_dict(step: Step, *, statements: bool) -> JsonObject:
         "data_loss": list(step.data_loss),
     }
     if statements:
-        rendered["statements"] = [
-            {"text": statement.text, "line": statement.line, "column": statement.column}
-            for statement in step.statements
-        ]
+        rendered["statements"] = [_statement_as_dict(statement) for statement in step.statements]
+    return rendered
+
+
+def _statement_as_dict(statement: Statement) -> JsonObject:
+    rendered: JsonObject = {"text": statement.text, "line": statement.line, "column": statement.column}
+    if statement.copy_data is not None:
+        rendered["copy_data"] = statement.copy_data
     return rendered

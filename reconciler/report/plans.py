@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from reconciler.model.duration import format_duration
 from reconciler.model.hooks import HookMoment
+from reconciler.model.migration import Statement
 from reconciler.model.plan import Plan, Step
 from reconciler.redaction import redact
 from reconciler.report.problems import problem_text
@@ -68,8 +69,15 @@ def plan_notes(plan: Plan) -> Iterator[str]:
         yield problem_text(refusal, label="refused")
 
 
-def plan_script(name: str, plan: Plan) -> Iterator[str]:
-    """The statements of a plan, step by step, as they would be sent."""
+def plan_script(name: str, plan: Plan, *, longest_copy: int | None = None) -> Iterator[str]:
+    """The statements of a plan, step by step, as they would be sent, in the form that psql reads.
+
+    Args:
+        name: of the database.
+        plan: to be shown.
+        longest_copy: how many lines the rows of one COPY may have. A longer one is shown as a comment with its first lines,
+            so that nobody takes it for the whole, and psql does not either. None for no limit.
+    """
     yield f"-- {plan_title(name, plan)}; nothing was sent"
     for line in plan_hooks(plan):
         yield f"-- {line}; not run"
@@ -84,9 +92,25 @@ def plan_script(name: str, plan: Plan) -> Iterator[str]:
         if step.first_statement:
             yield f"-- {counted(step.first_statement, 'statement')} done by an earlier attempt"
         for statement in step.statements[step.first_statement :]:
-            yield f"{statement.text};"
+            yield from _sent(statement, longest_copy)
         if step.transactional:
             yield "-- COMMIT"
+
+
+def _sent(statement: Statement, longest_copy: int | None) -> Iterator[str]:
+    rows = statement.copy_data
+    if rows is None:
+        yield f"{statement.text};"
+        return
+    total = rows.count("\n")
+    if longest_copy is None or total <= longest_copy:
+        yield f"{statement.text};"
+        yield f"{rows}\\."
+        return
+    first = rows.split("\n", longest_copy)[:longest_copy]
+    for line in [*f"{statement.text};".split("\n"), *map(_shortened, first)]:
+        yield f"-- {line}"
+    yield f"-- and {counted(total - longest_copy, 'more line')}: shown in part here, and whole in a file or a pipe"
 
 
 _SOURCES = {"checkout": "the checkout", "stored": "the database, as stored when it was applied", "git": "git"}

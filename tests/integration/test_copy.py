@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 
 import psycopg
 import pytest
 
 from reconciler.model import Reason
 from tests.applying import bring, database_at, declare, migration
+from tests.command_line import execute, execute_on_terminal
+from tests.daemon import manifest
+from tests.faults.proxy import Frame, Harm, Loop, Proxy
+from tests.faults.stage import through
+from tests.git import Repository
+from tests.servers import TestServer
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, word text);"
 
@@ -147,13 +154,94 @@ async def test_a_stop_in_the_midst_of_rows_rolls_them_back(any_database: str) ->
     await database.close()
 
 
-async def test_a_connection_cut_in_the_midst_of_rows_is_noticed(any_database: str) -> None:
+MANY = "".join(f"{number}\t{'x' * 500}\n" for number in range(20_000))
+
+
+async def test_a_backend_that_ends_before_it_takes_the_rows_is_noticed(any_database: str) -> None:
     database = database_at(any_database)
-    data = "".join(f"{number}\t{'x' * 500}\n" for number in range(20_000))
-    up = f"{TABLE}\nCOPY t FROM stdin;\n{data}\\.\nSELECT 1;"
-    cut = "DO $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END $$;\n"
-    problem = (await bring(database, declare({"1_t.sql": migration(cut + up)}, 1))).problem
+    up = f"{TABLE}\nCOPY t FROM stdin;\n{MANY}\\.\nSELECT 1;"
+    end = "DO $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END $$;\n"
+    problem = (await bring(database, declare({"1_t.sql": migration(end + up)}, 1))).problem
     assert problem is not None
     assert problem.reason is Reason.CONNECTION_FAILED
     assert (await bring(database, declare({"1_t.sql": migration(up)}, 1))).problem is None
     await database.close()
+
+
+@pytest.mark.parametrize("directive", ["", "no-transaction"])
+@pytest.mark.parametrize("linger", [0.0, 0.3])
+async def test_a_connection_cut_in_the_midst_of_rows_loses_none_and_doubles_none(
+    any_server: TestServer, any_database: str, directive: str, linger: float
+) -> None:
+    """Megabytes have arrived, half a message follows, and the line is dead."""
+    up = (
+        "CREATE TABLE t (id int, word text);\nCOPY t FROM stdin;\n0\tfirst\n\\.\n"
+        f"COPY t FROM stdin;\n{MANY}\\.\nSELECT 1;"
+    )
+    files = {"1_t.sql": migration(up, "DROP TABLE t;", directive)}
+    arrived = 0
+
+    def midway(frame: Frame) -> bool:
+        nonlocal arrived
+        arrived += len(frame.data) if frame.is_rows else 0
+        return arrived > len(MANY) // 2
+
+    harm = Harm(midway, portion=0.5, linger=linger)
+    socket = any_server.socket_directory / f".s.PGSQL.{any_server.port}"
+    with Loop() as loop, Proxy(loop, socket) as proxy:
+        proxy.arm(harm)
+        name = str(rows(any_database, "SELECT current_database()")[0][0])
+        database = database_at(through(proxy, name))
+        problem = (await bring(database, declare(files, 1))).problem
+        assert harm.done.is_set()
+        assert problem is not None
+        assert problem.reason is Reason.CONNECTION_FAILED
+        assert problem.remedy
+        outcome = await bring(database, declare(files, 1))
+        assert outcome.problem is None
+        await database.close()
+    assert rows(any_database, "SELECT count(*), count(DISTINCT id), sum(length(word)) FROM t") == [
+        (20_001, 20_000, 500 * 20_000 + len("first"))
+    ]
+    assert rows(any_database, "SELECT status FROM schema_migrations") == [("success",)]
+
+
+DRY = migration(
+    f"{TABLE}\nCOPY t (id, word) FROM stdin;\n"
+    + "".join(f"{number}\tit's; $$ \\\\ {number}\n" for number in range(500))
+    + '\\.\nCOPY t FROM STDIN WITH (FORMAT csv);\n500,"two\nlines; \'"\n\\.\nSELECT 1;',
+    "DROP TABLE t;",
+)
+
+
+def test_a_dry_run_can_be_given_to_psql(
+    git_repository: Repository, server: TestServer, fresh_database: str
+) -> None:
+    files = {"migrations/1_t.sql": DRY, "manifests/dev.yaml": manifest(fresh_database, 1)}
+    git_repository.commit(files={**files})
+    dry = execute("up", "--dry-run", folder=git_repository.path)
+    assert dry.exit == 3
+    assert rows(fresh_database, "SELECT to_regclass('t')") == [(None,)]
+    psql = [server.installation.program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", fresh_database]
+    run = subprocess.run(psql, input=dry.out, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    sent = rows(fresh_database, "SELECT * FROM t ORDER BY id")
+    assert len(sent) == 501
+    rows_of_a_dry_run = execute("up", "--dry-run", "--output", "json", folder=git_repository.path).json
+    statements = rows_of_a_dry_run["databases"][0]["plan"]["steps"][0]["statements"]
+    assert [each.get("copy_data", "").count("\n") for each in statements] == [0, 500, 2, 0]
+    with psycopg.connect(fresh_database) as connection:
+        connection.execute("DROP TABLE t")
+    assert execute("up", folder=git_repository.path).exit == 0
+    assert rows(fresh_database, "SELECT * FROM t ORDER BY id") == sent
+
+
+def test_a_dry_run_at_a_terminal_shows_the_first_rows_as_a_comment(
+    git_repository: Repository, fresh_database: str
+) -> None:
+    files = {"migrations/1_t.sql": DRY, "manifests/dev.yaml": manifest(fresh_database, 1)}
+    git_repository.commit(files={**files})
+    shown = execute_on_terminal("up", "--dry-run", folder=git_repository.path).out
+    assert "\n-- COPY t (id, word) FROM stdin;\n-- 0\t" in shown
+    assert "\n-- and 490 more lines: " in shown
+    assert "\nCOPY t FROM STDIN WITH (FORMAT csv);\n500," in shown

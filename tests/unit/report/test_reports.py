@@ -33,6 +33,7 @@ from reconciler.model.encoding import (
     applied_as_dict,
     environment_as_dict,
     event_as_dict,
+    plan_as_dict,
     problem_as_dict,
     result_as_dict,
 )
@@ -236,6 +237,28 @@ def test_script_of_an_interrupted_step_begins_where_it_stopped() -> None:
     lines = list(plan_script("dev", Plan(current=0, target=1, steps=(step,))))
     assert [line for line in lines if line and not line.startswith("--")] == ["SELECT 1;"]
     assert "-- BEGIN" not in lines
+
+
+def test_script_has_the_rows_of_a_copy() -> None:
+    rows = "".join(f"{number}\tword\n" for number in range(12))
+    copy = Statement("COPY a\nFROM stdin", 0, 3, 1, rows, 20)
+    nothing = Statement("COPY b FROM stdin", 90, 20, 1, "", 110)
+    step = replace(STEP, statements=(copy, nothing))
+    plan = Plan(current=0, target=1, steps=(step,))
+    assert f"COPY a\nFROM stdin;\n{rows}\\.\nCOPY b FROM stdin;\n\\.\n" in "\n".join(plan_script("dev", plan))
+    assert list(plan_script("dev", plan, longest_copy=12)) == list(plan_script("dev", plan))
+    shortened = list(plan_script("dev", plan, longest_copy=2))
+    start = shortened.index("-- COPY a")
+    assert shortened[start : start + 5] == [
+        "-- COPY a",
+        "-- FROM stdin;",
+        "-- 0\tword",
+        "-- 1\tword",
+        "-- and 10 more lines: shown in part here, and whole in a file or a pipe",
+    ]
+    assert shortened[start + 5 :] == ["COPY b FROM stdin;", "\\.", "-- COMMIT"]
+    first, second = plan_as_dict(plan, statements=True)["steps"][0]["statements"]
+    assert (first["copy_data"], second["copy_data"]) == (rows, "")
 
 
 def test_outcomes() -> None:
