@@ -182,6 +182,72 @@ def test_a_server_without_room_for_temporary_files_says_so_and_is_tried_again(pa
         daemon.wait_ready("dev", 2, timeout=40)
 
 
+class FullDisk:
+    """A disk on which one table has no room: whoever opens its file anew gets the kernel's own `No space left on device`.
+
+    Needs no privilege and no mount, since every Linux has /dev/full.
+    """
+
+    def __init__(self, server: TestServer, dsn: str, table: str) -> None:
+        path = str(rows(dsn, "SELECT pg_relation_filepath(%s)", table)[0][0])
+        self._file = server.cluster.data / path
+        self._kept = self._file.with_name(self._file.name + "_kept")
+        self._dsn = dsn
+
+    def fill(self) -> None:
+        """There is no room any more."""
+        self._file.rename(self._kept)
+        self._file.symlink_to("/dev/full")
+        self._forget()
+
+    def free(self) -> None:
+        """There is room again."""
+        self._kept.replace(self._file)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Backends that have opened the file would go on with what they have."""
+        rows(
+            self._dsn,
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had here")
+@pytest.mark.parametrize("directive", ["", "no-transaction"])
+def test_a_full_disk_is_named_and_tried_again_until_there_is_room(
+    pair: Pair, server: TestServer, directive: str
+) -> None:
+    step = migration(
+        "CREATE TABLE x (id int);\nINSERT INTO t SELECT n FROM generate_series(1, 5000) n;",
+        "DROP TABLE x;",
+        directive,
+    )
+    files = {"dev/1_t.sql": table("t"), "dev/2_x.sql": step}
+    pair.repository.commit(files={**files, "manifests/dev.yaml": manifest(pair.dev, 1, "migrations: dev\n")})
+    with Daemon(pair.repository) as daemon:
+        daemon.wait_ready("dev", 1)
+        disk = FullDisk(server, pair.dev, "t")
+        disk.fill()
+        pair.repository.commit(files={"manifests/dev.yaml": manifest(pair.dev, 2, "migrations: dev\n")})
+        problem = daemon.wait_problem("dev", "ResourceExhausted")
+        assert (problem["class"], problem["sqlstate"], problem["line"]) == (
+            "temporary",
+            "53100",
+            3 + bool(directive),
+        )
+        assert "No space left on device" in problem["message"]
+        assert "disk" in problem["remedy"]
+        assert exists(pair.dev, "x") is bool(directive)
+        assert applied(pair.dev) == [1]
+        pair.others_go_on(daemon)
+        disk.free()
+        daemon.wait_ready("dev", 2, timeout=60)
+    assert rows(pair.dev, "SELECT count(*), count(DISTINCT id) FROM t") == [(5000, 5000)]
+    assert exists(pair.dev, "x")
+
+
 @pytest.fixture
 def proxy(server: TestServer) -> Iterator[Proxy]:
     with Loop() as loop, Proxy(loop, Path(server.socket_directory) / f".s.PGSQL.{server.port}") as proxy:
