@@ -341,27 +341,41 @@ WHERE version = :version
 RETURNING 1
 
 -- name: record_intent
-UPDATE {history}
-SET statements_done = :statements_done, statements_digest = :statements_digest, intent_digest = :intent_digest,
-    intent_object = :intent_object, intent_before = :intent_before
-WHERE version = :version
+-- Takes the logarithm of zero when somebody has deleted the row.
+WITH recorded AS (
+    UPDATE {history}
+    SET statements_done = :statements_done, statements_digest = :statements_digest, intent_digest = :intent_digest,
+        intent_object = :intent_object, intent_before = :intent_before
+    WHERE version = :version RETURNING 1
+)
+SELECT pg_catalog.ln(count(*)::float8) FROM recorded
 
--- name: record_done
--- The fence in the same statement: divides by zero when the lock is no longer ours.
+-- name: prepare_record_done
+-- How much is done, with the fence in the same statement: divides by zero when the lock is no longer ours, and takes the logarithm of
+-- zero when somebody has deleted the row. Planned once: a long script says it a thousand times.
+PREPARE {prepared} (int, text) AS
 WITH held AS (
     UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence RETURNING 1
+), recorded AS (
+    UPDATE {history}
+    SET statements_done = $1, statements_digest = $2, intent_digest = NULL, intent_object = NULL, intent_before = NULL
+    WHERE version = :version RETURNING 1
 )
-UPDATE {history}
-SET statements_done = :statements_done / (SELECT count(*) FROM held), statements_digest = :statements_digest,
-    intent_digest = NULL, intent_object = NULL, intent_before = NULL
-WHERE version = :version
+SELECT 1 / (SELECT count(*) FROM held), pg_catalog.ln((SELECT count(*) FROM recorded)::float8)
+
+-- name: record_done
+EXECUTE {prepared} (:statements_done, :statements_digest)
 
 -- name: end_steps_up
-UPDATE {history}
-SET status = 'success', applied_at = pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', execution_time_ms = :execution_time_ms,
-    statements_done = statements_total, statements_digest = :statements_digest, error_message = NULL,
-    intent_digest = NULL, intent_object = NULL, intent_before = NULL
-WHERE version = :version
+-- Takes the logarithm of zero when somebody has deleted the row.
+WITH recorded AS (
+    UPDATE {history}
+    SET status = 'success', applied_at = pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', execution_time_ms = :execution_time_ms,
+        statements_done = statements_total, statements_digest = :statements_digest, error_message = NULL,
+        intent_digest = NULL, intent_object = NULL, intent_before = NULL
+    WHERE version = :version RETURNING 1
+)
+SELECT pg_catalog.ln(count(*)::float8) FROM recorded
 
 -- name: fail_steps
 -- What was written of the statement that failed stays; it tells what that may have left behind.
@@ -388,16 +402,47 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(:name)
 
+-- name: indexes_of
+-- A table, in the session's own search path, and the indexes it has.
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+       (SELECT coalesce(pg_catalog.array_agg(i.indexrelid), '{}')::text FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(:table)
+
 -- name: state_of_index
+-- Who is at work on its table: pg_stat_progress_create_index hides from us what other roles are building; their locks it does not.
 SELECT coalesce((SELECT CASE WHEN i.indisvalid THEN 'valid'
-                             -- pg_stat_progress_create_index hides from us what other roles are building; their locks it does not
                              WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted
                                           AND l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock'
                                           AND l.pid <> pg_catalog.pg_backend_pid()
                                           AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                                             WHERE datname = pg_catalog.current_database()))
                              THEN 'building' ELSE 'invalid' END
+                        || ' ' || json_build_array(json_build_array(i.indexrelid::regclass::text, i.indrelid::regclass::text))::text
                  FROM pg_catalog.pg_index i WHERE i.indexrelid = pg_catalog.to_regclass(:name)), 'absent')
+
+-- name: state_of_unnamed
+-- The indexes that a table has beside those it is known to have had, as state_of_index tells of one.
+SELECT CASE WHEN count(*) = 0 THEN 'absent'
+            WHEN bool_and(i.indisvalid) THEN 'valid'
+            WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted
+                         AND l.relation = pg_catalog.to_regclass(:table) AND l.mode = 'ShareUpdateExclusiveLock'
+                         AND l.pid <> pg_catalog.pg_backend_pid()
+                         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+            THEN 'building' ELSE 'invalid' END
+       || coalesce(' ' || (json_agg(json_build_array(i.indexrelid::regclass::text, i.indrelid::regclass::text)
+                                    ORDER BY i.indisvalid, i.indexrelid))::text, '')
+FROM pg_catalog.pg_index i
+WHERE i.indrelid = pg_catalog.to_regclass(:table) AND i.indexrelid <> ALL (:known::oid[])
+
+-- name: state_of_reindex
+-- What REINDEX CONCURRENTLY leaves behind when it is cut off, in the whole database: it may have been told to rebuild everything.
+SELECT coalesce('invalid ' || json_agg(json_build_array(i.indexrelid::regclass::text, i.indrelid::regclass::text)
+                                       ORDER BY i.indexrelid)::text, 'absent')
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted AND l.relation = i.indrelid
+                  AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid()
+                  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
 
 -- name: state_of_database
 SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = :name) THEN 'valid' ELSE 'absent' END

@@ -110,6 +110,23 @@ class HeldLock:
             blocks.append(self._session.queries("insert_event", **event))
         await self.write(*blocks, doing="completing the rows of the earlier tool")
 
+    async def forget_downs(self, versions: Sequence[int]) -> None:
+        """Let rows say again that they are applied, and the journal that their downs were not run; all in one transaction."""
+        blocks = []
+        for row in self._rows:
+            if row.version in versions:
+                blocks.append(self._session.queries("settle_row", version=row.version))
+                event = self.records.empty_event(
+                    "finished",
+                    version=row.version,
+                    name=row.name,
+                    direction=Direction.DOWN.value,
+                    outcome="not_run",
+                    message="it was cut off before it changed anything, and is not asked for any more",
+                )
+                blocks.append(self._session.queries("insert_event", **event))
+        await self.write(*blocks, doing="recording that a down was not run")
+
     async def flush(self) -> None:
         """Make every step run so far durable: a commit that waits for the log waits for all before it."""
         if self._unflushed:
@@ -318,9 +335,9 @@ class HeldLock:
             "statements_digest": row.statements_digest,
         }
 
-    def record_done(self, **columns: Literal) -> str:
-        """The statement that records what is done of a step outside a transaction, with the fence."""
-        return self._session.queries("record_done", owner=self._owner, fence=self._fence, **columns)
+    def prepare_record_done(self, **columns: Literal) -> str:
+        """The statement that prepares the record of what is done of a step outside a transaction, with the fence."""
+        return self._session.queries("prepare_record_done", owner=self._owner, fence=self._fence, **columns)
 
     @property
     def strict_fence(self) -> str:

@@ -72,6 +72,8 @@ class Plan:
         refusals: every reason against running.
         warnings: things a person should know that do not stand against running.
         pins: rows to be completed before the first step.
+        untouched: versions whose down was cut off before it changed anything and is not asked for any more: their rows are to
+            say again, before the first step, that they are applied.
         hooks: commands that are run around the steps; none when there is no step.
     """
 
@@ -81,6 +83,7 @@ class Plan:
     refusals: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     pins: tuple[Pin, ...] = ()
+    untouched: tuple[int, ...] = ()
     hooks: Hooks = Hooks()
 
     @property
@@ -91,4 +94,4 @@ class Plan:
     @property
     def runnable(self) -> bool:
         """True when there is something to do and nothing stands against it."""
-        return not self.refusals and bool(self.steps or self.pins)
+        return not self.refusals and bool(self.steps or self.pins or self.untouched)

@@ -61,10 +61,12 @@ class StepResult:
     Args:
         duration: seconds, by the server's clock.
         durable: False when the server was told not to wait for its log; a later durable commit makes it so.
+        warnings: what a person should see to although the step is in force.
     """
 
     duration: float
     durable: bool
+    warnings: tuple[Problem, ...] = ()
 
 
 class StepWatcher(Protocol):
@@ -105,6 +107,10 @@ class Writer(Protocol):
 
     async def pin(self, pins: Sequence[Pin]) -> None:
         """Complete the rows of the earlier tool with digests and down scripts."""
+        ...
+
+    async def forget_downs(self, versions: Sequence[int]) -> None:
+        """Let the rows of `versions`, whose downs changed nothing, say again that they are applied."""
         ...
 
     async def run(self, step: Step, *, durable: bool, following: Sequence[Step] = ()) -> StepResult:

@@ -101,7 +101,7 @@ class Outcome:
         problem: why it stopped short: the step's failure, or the lock or connection; None when nothing went wrong. A
             plan's refusals are in `plan`.
         superseded: stopped at a step boundary because something newer is declared.
-        warnings: what went wrong beside the steps: hooks that failed when those were done.
+        warnings: what went wrong beside the steps: hooks that failed when those were done, and what steps left behind.
     """
 
     observation: Observation | None = None
@@ -208,7 +208,7 @@ async def apply(
         applied=tuple(progress.applied),
         problem=problem,
         superseded=stopped,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *(warning for _, result in progress.applied for warning in result.warnings)),
     )
 
 
@@ -218,6 +218,8 @@ async def _run(
     """Run the steps of a plan. Returns True when it stopped because something newer is declared."""
     if plan.pins:
         await writer.pin(plan.pins)
+    if plan.untouched:
+        await writer.forget_downs(plan.untouched)
     if plan.steps and superseded():
         return True
     await around.before(writer)

@@ -22,13 +22,24 @@ from reconciler.model import (
     Statement,
 )
 from reconciler.planner.wording import counted, label
-from reconciler.sqltext import OPAQUE, REPEATABLE, intent_digest, statements_digest
+from reconciler.sqltext import (
+    ABSENT,
+    BUILDING,
+    INVALID,
+    OPAQUE,
+    PENDING,
+    REINDEX,
+    REPEATABLE,
+    UNNAMED,
+    VALID,
+    IndexOn,
+    indexes_in,
+    intent_digest,
+    state_word,
+    statements_digest,
+)
 
-ABSENT = "absent"
-INVALID = "invalid"
-BUILDING = "building"
-PENDING = "pending"
-"""A partition whose DETACH CONCURRENTLY was cut off between its two transactions."""
+_ITSELF = "it is looked at again by itself, and the migration goes on from there"
 
 
 class Reached(NamedTuple):
@@ -60,7 +71,7 @@ def unresolvable(
     """Why no plan to `target` can settle `row`, or None when it can or when there is nothing to settle.
 
     Args:
-        row: one that is not `success`.
+        row: one that is not `success`, and not `untouched`.
         migration: its file, None when there is none (any more).
         target: the declared version.
         objects: the state of what `objects_needed` names; None while somebody is at work on the database.
@@ -147,14 +158,22 @@ def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Pr
         return Reached(done)
     kind, before = _kind(row), row.intent_before or ABSENT
     _, _, name = (row.intent_object or "").partition(" ")
-    now = objects.get(row.intent_object or "", "")
+    state = objects.get(row.intent_object or "", "")
+    now = state_word(state)
     if kind == "index" and now == INVALID and before == ABSENT:
         return Reached(done, leftover=name)
     if now == BUILDING:
-        why = f"the index {name} is being built at this moment"
-        return _doubt(row, _unknown(row, why), "wait until it is there; then run `reconciler retry`")
-    if kind == REPEATABLE or (row.status is RowStatus.FAILED and kind != OPAQUE):
+        what = f"the index {name}" if kind == "index" else f"an index of {_table(row)}"
+        why = f"{what} is being built at this moment"
+        return _doubt(row, _unknown(row, why), f"wait until that has ended: {_ITSELF}")
+    if kind == UNNAMED and now == INVALID:
+        return _doubt(row, _unknown(row, _are_left(indexes_in(state))), f"{_drop(state)}: {_ITSELF}")
+    if kind in (REPEATABLE, REINDEX) or (row.status is RowStatus.FAILED and kind != OPAQUE):
         return Reached(done)
+    if kind == UNNAMED and now == VALID:
+        found = ", ".join(map(str, indexes_in(state)))
+        why = f"{found} has come up since, and nothing tells whether it is ours"
+        return _doubt(row, _unknown(row, why), _by_hand(row))
     if kind == OPAQUE or not now:
         return _doubt(row, _unknown(row, "nothing in the database tells"), f"find out; then {_by_hand(row)}")
     if now == PENDING:
@@ -167,6 +186,65 @@ def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Pr
     gone = kind.startswith("no-") or kind in ("partition", "prepared")
     took_effect = (now == ABSENT) != (before == ABSENT) and (now == ABSENT) == gone
     return Reached(done + 1 if took_effect else done)
+
+
+def untouched(row: HistoryRow, target: int, objects: Mapping[str, str] | None) -> bool:
+    """Whether `row` is that of a down which changed nothing before it was cut off, and which nobody asks for any more.
+
+    Args:
+        row: one that is not `success`.
+        target: the declared version.
+        objects: the state of what `objects_needed` names; None while somebody is at work on the database.
+    """
+    if row.direction is Direction.UP or row.version > target or row.transactional or objects is None:
+        return False
+    if not row.statements_total or row.statements_done:
+        return False
+    if row.intent_digest is None or _kind(row) in (REPEATABLE, REINDEX):
+        # the first statement was committed together with its record, or changes nothing that would have to be undone
+        return True
+    return _kind(row) != OPAQUE and state_word(objects.get(row.intent_object or "", "")) == row.intent_before
+
+
+def left_behind(
+    row: HistoryRow, migration: Migration | None, target: int, objects: Mapping[str, str] | None
+) -> Problem | None:
+    """What to tell of invalid indexes that the attempt `row` left and no plan to `target` sees to; None for nothing.
+
+    Args:
+        row: one that is not `success`.
+        migration: its file, None when there is none (any more).
+        target: the declared version.
+        objects: the state of what `objects_needed` names; None while somebody is at work on the database.
+    """
+    kind, state = _kind(row), (objects or {}).get(row.intent_object or "", "")
+    up = row.direction is Direction.UP
+    goes_on = migration is not None and row.version <= target if up else row.version > target
+    ours = kind == REINDEX or (kind == "index" and (row.intent_before or ABSENT) == ABSENT)
+    left = indexes_in(state)
+    if state_word(state) != INVALID or not ours or not left or (goes_on and kind == "index"):
+        return None
+    return Problem(
+        reason=Reason.STATEMENT_FAILED,
+        message=f"{_stopped(row, row.statements_done)}, and {_are_left(left)}: of no use, and kept up to date by every write",
+        remedy=_drop(state),
+        version=row.version,
+        direction=row.direction,
+    )
+
+
+def _are_left(left: Sequence[IndexOn]) -> str:
+    names = ", ".join(map(str, left))
+    return f"the invalid index {names} is left" if len(left) == 1 else f"the invalid indexes {names} are left"
+
+
+def _drop(state: str) -> str:
+    return f"run `{'; '.join(each.drop for each in indexes_in(state))}`"
+
+
+def _table(row: HistoryRow) -> str:
+    """The table of an index without a name."""
+    return (row.intent_object or "").partition(" ")[2].rpartition(" ")[0]
 
 
 def _kind(row: HistoryRow) -> str:

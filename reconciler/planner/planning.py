@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from reconciler.model import HistoryRow, Migration, Plan, RowStatus, Step
 from reconciler.planner import guards
-from reconciler.planner.doubt import unresolvable
+from reconciler.planner.doubt import left_behind, unresolvable, untouched
 from reconciler.planner.downs import choose_down
 from reconciler.planner.findings import Findings, condensed
 from reconciler.planner.request import PlanRequest
@@ -38,6 +38,8 @@ def plan(request: PlanRequest) -> Plan:
     )
     broken = guards.check_files(catalog, target, applied, findings)
     guards.check_target(catalog, target, broken, findings)
+    unbegun = [row for row in unsure if untouched(row, target, request.objects)]
+    unsure = [row for row in unsure if row not in unbegun]
     refused = broken | _refuse_doubts(request, unsure, broken, findings)
     pins = verify(request, broken, findings)
 
@@ -63,15 +65,19 @@ def plan(request: PlanRequest) -> Plan:
         refusals=condensed(findings.refusals),
         warnings=condensed(findings.warnings),
         pins=pins,
+        untouched=tuple(row.version for row in unbegun),
     )
 
 
 def _refuse_doubts(
     request: PlanRequest, unsure: Sequence[HistoryRow], broken: AbstractSet[int], findings: Findings
 ) -> frozenset[int]:
-    """Refuse what only a person can settle; return the versions that it is about."""
+    """Refuse what only a person can settle, and warn of what was left behind; return the versions that stand refused."""
     refused: set[int] = set()
     for row in unsure:
+        left = left_behind(row, request.catalog.get(row.version), request.target, request.objects)
+        if left is not None:
+            findings.warnings.append(left)
         if row.version in broken:
             continue
         problem = unresolvable(row, request.catalog.get(row.version), request.target, request.objects)

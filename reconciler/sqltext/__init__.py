@@ -11,18 +11,45 @@ from reconciler.sqltext.analysis import (
 )
 from reconciler.sqltext.checksum import digest, normalise_line_ends, token_checksum
 from reconciler.sqltext.clientside import outer_comments
-from reconciler.sqltext.intents import OPAQUE, REPEATABLE, Intent, intent_digest, intent_of
+from reconciler.sqltext.intents import (
+    OPAQUE,
+    REINDEX,
+    REPEATABLE,
+    UNNAMED,
+    Intent,
+    intent_digest,
+    intent_of,
+)
 from reconciler.sqltext.lexer import LexicalError, first_token
 from reconciler.sqltext.place import excerpt, locate, picture
 from reconciler.sqltext.progress import Chain, statements_digest
 from reconciler.sqltext.sending import Sendable, sendable
+from reconciler.sqltext.settings import settings_in_force
+from reconciler.sqltext.states import (
+    ABSENT,
+    BUILDING,
+    INVALID,
+    PENDING,
+    VALID,
+    IndexOn,
+    indexes_in,
+    state_word,
+)
 
 __all__ = [
+    "ABSENT",
+    "BUILDING",
+    "INVALID",
     "OPAQUE",
+    "PENDING",
+    "REINDEX",
     "REPEATABLE",
     "SYNTAX_ERROR",
+    "UNNAMED",
+    "VALID",
     "Analysis",
     "Chain",
+    "IndexOn",
     "Intent",
     "LexicalError",
     "Sendable",
@@ -30,6 +57,7 @@ __all__ = [
     "digest",
     "excerpt",
     "first_token",
+    "indexes_in",
     "intent_digest",
     "intent_of",
     "invalid",
@@ -38,7 +66,9 @@ __all__ = [
     "outer_comments",
     "picture",
     "sendable",
+    "settings_in_force",
     "split",
+    "state_word",
     "statement_losses",
     "statements_digest",
     "token_checksum",

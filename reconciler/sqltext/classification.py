@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from reconciler.sqltext.cursor import TokenCursor
-from reconciler.sqltext.lexer import STRING, Token
+from reconciler.sqltext.lexer import STRING, WORD, Token
 
 _FALSE = frozenset({"FALSE", "OFF", "0", "NO", "N", "F"})
 _STARTS = frozenset(
@@ -114,6 +115,20 @@ def controls_transaction(statement: Sequence[Token]) -> bool:
 def commits(statement: Sequence[Token]) -> bool:
     """True for a plain COMMIT or END, after which no transaction is open."""
     return statement[0].text.upper() in ("COMMIT", "END") and controls_transaction(statement)
+
+
+def begins_read_only(statement: Sequence[Token]) -> bool:
+    """True for a BEGIN or START TRANSACTION of a transaction that may only read."""
+    modes = [token.text.upper() for token in statement]
+    only = [
+        after == "ONLY" for mode, after in pairwise(modes) if mode == "READ" and after in ("ONLY", "WRITE")
+    ]
+    return bool(only) and only[-1]
+
+
+def is_concurrent(statement: Sequence[Token]) -> bool:
+    """True when `statement` says CONCURRENTLY."""
+    return any(token.kind == WORD and token.text.upper() == "CONCURRENTLY" for token in statement)
 
 
 def loses_track(statement: Sequence[Token]) -> str:

@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 from reconciler.model import Statement
 from reconciler.sqltext.checksum import token_checksum
-from reconciler.sqltext.classification import needs_autocommit
+from reconciler.sqltext.classification import is_concurrent, needs_autocommit
 from reconciler.sqltext.cursor import TokenCursor
 from reconciler.sqltext.lexer import Token, tokens
 
 REPEATABLE = "repeatable"
 """Running it once more does no harm: VACUUM, REINDEX, CLUSTER, ALTER SYSTEM, ..."""
+REINDEX = "reindex"
+"""As `REPEATABLE`, but when it is cut off it leaves an invalid index behind: REINDEX CONCURRENTLY."""
+UNNAMED = "unnamed"
+"""An index is made whose name the server makes up."""
 OPAQUE = "opaque"
 """Nothing to look at tells whether it ran."""
 
@@ -27,14 +31,20 @@ class Intent(NamedTuple):
 
     Args:
         kind: `index`, `database`, `tablespace`, `subscription`: one is made; the same after `no-`: one is dropped;
-            `partition`: one is detached; `prepared`: a prepared transaction is ended; `repeatable`; `opaque`.
-        name: of the object, as the statement writes it; empty for the last two kinds.
+            `partition`: one is detached; `prepared`: a prepared transaction is ended; `unnamed`; `repeatable`; `reindex`;
+            `opaque`.
+        name: of the object, as the statement writes it; empty for the last four kinds.
         table: of an index that is made, as the statement writes it.
     """
 
     kind: str
     name: str = ""
     table: str = ""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Running it once more does no harm."""
+        return self.kind in (REPEATABLE, REINDEX)
 
 
 def intent_of(statement: Statement, part: Sequence[Token] | None = None) -> Intent | None:
@@ -55,7 +65,7 @@ def intent_of(statement: Statement, part: Sequence[Token] | None = None) -> Inte
 def _intent(part: Sequence[Token]) -> Intent:
     cursor = TokenCursor(part)
     if cursor.word in _REPEATABLE_STARTS:
-        return Intent(REPEATABLE)
+        return Intent(REINDEX if cursor.word == "REINDEX" and is_concurrent(part) else REPEATABLE)
     if cursor.take("CREATE"):
         return _creates(cursor)
     if cursor.take("DROP"):
@@ -85,8 +95,9 @@ def _creates(cursor: TokenCursor) -> Intent:
     cursor.take("ON")
     cursor.take("ONLY")
     table = cursor.name()
-    # a name that the server makes up is not known before the index is there
-    return Intent("index", name, table) if name and table else Intent(OPAQUE)
+    if not table:
+        return Intent(OPAQUE)
+    return Intent("index", name, table) if name else Intent(UNNAMED, table=table)
 
 
 def _drops(cursor: TokenCursor) -> Intent:

@@ -128,7 +128,7 @@ def _judge(facts: Facts) -> _Verdict:
         return _stopped_by(facts, problems)
     if plan is None:
         return _Verdict(None, Condition.RECONCILING, Reason.PROGRESSING, "not looked at yet")
-    if plan.steps or plan.pins:
+    if plan.steps or plan.pins or plan.untouched:
         if facts.holder is not None:
             message = f"somebody else holds the lock: {_described(facts.holder)}"
             return _Verdict(State.WAITING, Condition.RECONCILING, Reason.LOCK_HELD, message)
@@ -293,6 +293,8 @@ def pending_step(step: Step) -> PendingStep:
 
 
 def _to_do(plan: Plan) -> str:
+    if not plan.steps and not plan.pins:
+        return "downs that were cut off before they changed anything are to be recorded as not run"
     if not plan.steps:
         rows = len(plan.pins)
         return f"{rows} row{'s' if rows > 1 else ''} of an earlier tool {'are' if rows > 1 else 'is'} to be completed"

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from reconciler.manifest import Timeouts
-from reconciler.model import Reason, RowStatus, Script
+from reconciler.model import Direction, Reason, RowStatus, Script
 from reconciler.sqltext import intent_digest, split
 from tests.applying import bring, database_at, declare, migration, table
 
@@ -510,3 +510,109 @@ async def _until_sleeping(dsn: str) -> None:
             "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         ).fetchone():
             await asyncio.sleep(0.02)
+
+
+async def test_a_comment_does_not_make_a_transaction_read_only(fresh_database: str) -> None:
+    script = "BEGIN /* READ ONLY */;\nINSERT INTO a VALUES (1);\nCOMMIT;\nSELECT pg_sleep(1.5);"
+    files = {"1_a.sql": table("a"), "2_x.sql": migration(script, directive="no-transaction")}
+    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    database = database_at(fresh_database)
+    assert (await bring(database, declare(files, 2))).problem is None
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT id FROM a").fetchall() == [(1,)]
+    await database.close()
+
+
+async def test_settings_that_were_rolled_back_are_not_made_again(fresh_database: str) -> None:
+    script = (
+        "BEGIN;\nSET search_path = app;\nSAVEPOINT s;\nSET search_path = nowhere;\nROLLBACK TO s;\nCOMMIT;\n"
+        "BEGIN;\nSET search_path = nowhere;\nROLLBACK;\n"
+        "INSERT INTO t VALUES (1);\nINSERT INTO t SELECT 2 FROM pg_sleep(1.5);\nINSERT INTO t VALUES (3);"
+    )
+    files = {
+        "1_app.sql": migration("CREATE SCHEMA app; CREATE TABLE app.t (id int);"),
+        "2_fill.sql": migration(script, directive="no-transaction"),
+    }
+    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    database = database_at(fresh_database)
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is None, outcome.problem
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT id FROM app.t ORDER BY id").fetchall() == [(1,), (2,), (3,)]
+    await database.close()
+
+
+BUILD = "CREATE INDEX CONCURRENTLY i ON a (id);"
+
+
+@pytest.mark.parametrize(
+    ("script", "until", "in_force"),
+    [
+        ("INSERT INTO b SELECT 1 FROM pg_sleep(1);", "wait_event = 'PgSleep'", "0 of its 1"),
+        (
+            "BEGIN; INSERT INTO b VALUES (1); SELECT pg_sleep(1); COMMIT;",
+            "wait_event = 'PgSleep'",
+            "0 of its 4",
+        ),
+        (BUILD, "query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'", "1 of its 1"),
+        (
+            BUILD + BUILD.replace("i ON", "j ON"),
+            "query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'",
+            "1 of its 2",
+        ),
+    ],
+    ids=["record", "block", "end", "intent"],
+)
+async def test_a_row_that_is_deleted_by_hand_meanwhile_stops_the_migration(
+    fresh_database: str, script: str, until: str, in_force: str
+) -> None:
+    files = {"1_a.sql": migration("CREATE TABLE a (id int); CREATE TABLE b (id int);")}
+    files["2_x.sql"] = migration(script, directive="no-transaction")
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 1))
+    with psycopg.connect(fresh_database) as older, psycopg.connect(fresh_database, autocommit=True) as other:
+        older.execute("INSERT INTO a VALUES (1)")
+        running = asyncio.create_task(bring(database, declare(files, 2)))
+        async with asyncio.timeout(20):
+            while not other.execute(
+                f"SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND {until}".encode()
+            ).fetchone():
+                await asyncio.sleep(0.02)
+        other.execute("DELETE FROM schema_migrations WHERE version = 2")
+        older.commit()
+        outcome = await running
+        assert other.execute("SELECT count(*) FROM b").fetchone() == (0,)
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.STATEMENT_FAILED
+    assert "somebody deleted the row of migration 2" in outcome.problem.message
+    assert in_force in outcome.problem.message
+    assert (await database.journal(2))[-1].outcome == "failed"
+    # it is for a person to say what is to become of what is in force
+    again = await bring(database, declare(files, 2))
+    assert again.plan is not None
+    assert again.plan.refusals
+    await database.close()
+
+
+async def test_a_down_that_was_cut_off_before_its_first_statement_is_forgotten(fresh_database: str) -> None:
+    files = {
+        "1_a.sql": table("a"),
+        "2_x.sql": migration("SELECT 1;", "SELECT pg_sleep(1.5);", "no-transaction"),
+    }
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 2))
+    await _cut_off(fresh_database, files, 1, "wait_event = 'PgSleep'")
+    rows = (await database.observe()).rows
+    assert (rows[1].status, rows[1].direction, rows[1].statements_done) == (
+        RowStatus.RUNNING,
+        Direction.DOWN,
+        0,
+    )
+    outcome = await bring(database, declare(files, 2))
+    assert outcome.problem is None
+    assert outcome.plan is not None
+    assert outcome.plan.in_sync
+    assert (await database.observe()).current_version == 2
+    assert (await database.journal(2))[-1].outcome == "not_run"
+    assert (await bring(database, declare(files, 1))).problem is None
+    await database.close()

@@ -200,6 +200,74 @@ def test_what_cannot_be_settled_names_the_statement_and_the_choices(what: str, n
     assert why in problem.message
 
 
+LEFT = 'invalid [["public.a_id", "public.a"]]'
+
+
+@pytest.mark.parametrize("migrations", [[file(1), SPLIT], [file(1)]], ids=["not wanted", "file gone"])
+def test_an_invalid_index_that_no_plan_sees_to_is_told_of(migrations: list[Migration]) -> None:
+    made = planned(migrations, [row(file(1)), in_doubt(INDEX, "absent", done=0)], 1, objects={INDEX: LEFT})
+    assert made.in_sync
+    (warning,) = made.warnings
+    assert "the invalid index public.a_id on public.a is left" in warning.message
+    assert warning.remedy == "run `DROP INDEX CONCURRENTLY public.a_id`"
+    assert warning.version == 2
+
+
+def test_an_invalid_index_that_is_dropped_or_is_somebody_elses_is_not() -> None:
+    assert planned([SPLIT], [in_doubt(INDEX, "absent")], 2, objects={INDEX: LEFT}).warnings == ()
+    theirs = in_doubt(INDEX, "invalid", done=0)
+    assert planned([file(1), SPLIT], [row(file(1)), theirs], 1, objects={INDEX: LEFT}).warnings == ()
+
+
+def test_what_an_interrupted_reindex_left_is_told_of_and_it_runs_again() -> None:
+    left = 'invalid [["public.a_id_ccnew", "public.a"]]'
+    made = planned([SPLIT], [in_doubt("reindex", "")], 2, objects={"reindex": left})
+    assert made.runnable
+    assert made.steps[0].first_statement == 1
+    (warning,) = made.warnings
+    assert "public.a_id_ccnew on public.a" in warning.message
+    assert planned([SPLIT], [in_doubt("reindex", "")], 2, objects={"reindex": "absent"}).warnings == ()
+
+
+UNNAMED = "unnamed public.a {16400}"
+
+
+@pytest.mark.parametrize("status", [RowStatus.RUNNING, RowStatus.FAILED])
+def test_an_index_without_a_name_that_left_nothing_is_built_again(status: RowStatus) -> None:
+    made = planned([SPLIT], [in_doubt(UNNAMED, "absent", status=status)], 2, objects={UNNAMED: "absent"})
+    assert made.steps[0].first_statement == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "message", "remedy"),
+    [
+        (
+            LEFT,
+            "the invalid index public.a_id on public.a is left",
+            "run `DROP INDEX CONCURRENTLY public.a_id`",
+        ),
+        (
+            LEFT.replace("invalid", "building"),
+            "an index of public.a is being built",
+            "wait until that has ended",
+        ),
+        (LEFT.replace("invalid", "valid"), "public.a_id on public.a has come up since", "--mark-applied 2"),
+    ],
+)
+def test_an_index_without_a_name_that_is_there_is_for_a_person(now: str, message: str, remedy: str) -> None:
+    problem = refusal(planned([SPLIT], [in_doubt(UNNAMED, "absent")], 2, objects={UNNAMED: now}))
+    assert problem.reason is Reason.OUTCOME_UNKNOWN
+    assert message in problem.message
+    assert remedy in problem.remedy
+
+
+def test_nobody_is_told_to_do_what_happens_by_itself() -> None:
+    problem = refusal(planned([SPLIT], [in_doubt(INDEX, "absent")], 2, objects={INDEX: "building"}))
+    assert problem.remedy == (
+        "wait until that has ended: it is looked at again by itself, and the migration goes on from there"
+    )
+
+
 def test_while_somebody_is_at_work_nothing_is_settled() -> None:
     made = planned([SPLIT], [in_doubt("opaque", "")], 2, objects=None)
     assert made.runnable
@@ -252,14 +320,48 @@ def test_a_failed_down_does_not_go_on_by_another_script() -> None:
     assert problem.direction == "down"
 
 
-@pytest.mark.parametrize("done", [0, 1])
+@pytest.mark.parametrize("status", [RowStatus.RUNNING, RowStatus.FAILED])
+def test_a_down_that_did_nothing_is_forgotten_when_the_migration_is_wanted_again(status: RowStatus) -> None:
+    attempt = stopped(SPLIT, 0, direction=Direction.DOWN, status=status)
+    made = planned([file(1), SPLIT, file(3)], [row(file(1)), attempt], 3)
+    assert made.untouched == (2,)
+    assert route(made) == ["up 3"]
+    assert planned([file(1), SPLIT], [row(file(1)), attempt], 2).runnable
+    # and it runs when it is still asked for
+    assert route(planned([file(1), SPLIT], [row(file(1)), attempt], 1)) == ["down 2"]
+
+
+@pytest.mark.parametrize(
+    ("what", "before", "now", "forgotten"),
+    [
+        ("no-index public.a_id", "valid", 'valid [["public.a_id", "public.a"]]', True),
+        ("no-index public.a_id", "valid", 'invalid [["public.a_id", "public.a"]]', False),
+        ("no-index public.a_id", "valid", "absent", False),
+        ("repeatable", "", "", True),
+        ("opaque", "", "", False),
+    ],
+)
+def test_a_down_in_doubt_is_forgotten_only_when_looking_tells_that_nothing_happened(
+    what: str, before: str, now: str, forgotten: bool
+) -> None:
+    attempt = in_doubt(what, before, done=0)._replace(direction=Direction.DOWN)
+    made = planned([SPLIT], [attempt], 2, objects={what: now})
+    assert made.untouched == ((2,) if forgotten else ())
+    assert bool(made.refusals) is not forgotten
+
+
+def test_nothing_is_forgotten_while_somebody_is_at_work() -> None:
+    attempt = stopped(SPLIT, 0, direction=Direction.DOWN)
+    assert planned([SPLIT], [attempt], 2, objects=None).untouched == ()
+
+
 @pytest.mark.parametrize("target", [2, 3])
-def test_a_failed_down_of_what_is_wanted_again_is_refused(done: int, target: int) -> None:
-    attempt = stopped(SPLIT, done, direction=Direction.DOWN)
+def test_a_failed_down_of_what_is_wanted_again_is_refused(target: int) -> None:
+    attempt = stopped(SPLIT, 1, direction=Direction.DOWN)
     made = planned([file(1), SPLIT, file(3)], [row(file(1)), attempt], target)
     problem = refusal(made)
     assert problem.message == (
-        f"the down of migration 2 (split) failed after {done} of 3 statements, and target_version {target} asks "
+        f"the down of migration 2 (split) failed after 1 of 3 statements, and target_version {target} asks "
         "for the migration to be there"
     )
     assert problem.remedy == f"set target_version below 2 to finish the down; or {FINISH_DOWN}"
