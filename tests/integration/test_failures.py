@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -15,47 +14,15 @@ from tests.applying import migration, table
 from tests.daemon import Daemon, manifest, wait_until
 from tests.faults.proxy import TO_CLIENT, TO_SERVER, Frame, Harm, Loop, Proxy
 from tests.git import Repository
+from tests.integration.pairs import Pair, made_pair
 from tests.looking import applied, exists, journal, rows
 from tests.servers import TestServer
 
 
-class Pair(NamedTuple):
-    """Two environments: `dev`, which trouble comes to, and `good`, which must not notice."""
-
-    repository: Repository
-    dev: str
-    good: str
-
-    def commit(self, script: str, extra: str = "", *, dsn: str = "") -> None:
-        """Commit a migration for `dev`."""
-        self.repository.commit(
-            files={
-                "manifests/dev.yaml": manifest(dsn or self.dev, 2, f"migrations: dev\n{extra}"),
-                "dev/1_t.sql": table("t"),
-                "dev/2_x.sql": script,
-            }
-        )
-
-    def others_go_on(self, daemon: Daemon) -> None:
-        """`good` follows a new target now."""
-        self.repository.commit(files={"manifests/good.yaml": manifest(self.good, 2)})
-        daemon.wait_ready("good", 2)
-
-
 @pytest.fixture
 def pair(git_repository: Repository, server: TestServer) -> Iterator[Pair]:
-    names = [server.create_database() for _ in range(2)]
-    dev, good = (server.dsn(name) for name in names)
-    git_repository.commit(
-        files={
-            "manifests/good.yaml": manifest(good, 1),
-            "migrations/1_a.sql": table("a"),
-            "migrations/2_b.sql": table("b"),
-        }
-    )
-    yield Pair(git_repository, dev, good)
-    for name in names:
-        server.drop_database(name)
+    with made_pair(git_repository, server) as pair:
+        yield pair
 
 
 def sleeping(dsn: str) -> int:
