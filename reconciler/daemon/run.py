@@ -32,7 +32,8 @@ from reconciler.daemon.board import Board, Key
 from reconciler.daemon.following import Follower
 from reconciler.daemon.identities import Identities
 from reconciler.daemon.options import DaemonOptions
-from reconciler.daemon.passes import DatabaseWorker, first_status
+from reconciler.daemon.passes import DatabaseWorker
+from reconciler.daemon.reporting import first_status
 from reconciler.daemon.rollout import EnvironmentRollout
 from reconciler.daemon.surroundings import Surroundings
 from reconciler.logs import configure
