@@ -11,6 +11,7 @@ from reconciler.manifest import Timeouts
 from reconciler.model import Direction, Reason, RowStatus, Script
 from reconciler.sqltext import intent_digest, split
 from tests.applying import bring, database_at, declare, migration, table
+from tests.cutting import cut_off
 
 CONCURRENT = migration(
     "CREATE INDEX CONCURRENTLY a_id ON a (id);\nCREATE INDEX CONCURRENTLY a_id_desc ON a (id DESC);",
@@ -66,28 +67,10 @@ async def test_a_failure_counts_what_is_in_force_and_a_mended_file_goes_on_there
     await database.close()
 
 
-async def _cut_off(dsn: str, files: dict[str, str], target: int, until: str) -> None:
-    """Run up to `target` and cut the connection once `until`, a condition on pg_stat_activity, is true of a backend."""
-    database = database_at(dsn)
-    running = asyncio.create_task(bring(database, declare(files, target)))
-    async with asyncio.timeout(20):
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            query = (
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                f"WHERE datname = current_database() AND pid <> pg_backend_pid() AND {until}"
-            )
-            while not connection.execute(query.encode()).fetchone():
-                await asyncio.sleep(0.02)
-        outcome = await running
-    assert outcome.problem is not None
-    assert outcome.problem.reason is Reason.CONNECTION_FAILED
-    await database.close()
-
-
 async def test_a_statement_that_a_transaction_can_hold_is_run_once_or_not_at_all(any_database: str) -> None:
     slow = "INSERT INTO a VALUES (1);\nINSERT INTO a SELECT 2 FROM pg_sleep(1.5);\nINSERT INTO a VALUES (3);"
     files = {"1_a.sql": table("a"), "2_slow.sql": migration(slow, directive="no-transaction")}
-    await _cut_off(any_database, files, 2, "wait_event = 'PgSleep'")
+    await cut_off(any_database, files, 2, "wait_event = 'PgSleep'")
     database = database_at(any_database)
     before = await database.observe()
     assert [(row.status, row.statements_done) for row in before.rows][1:] == [(RowStatus.RUNNING, 1)]
@@ -105,7 +88,7 @@ async def test_an_interrupted_concurrent_index_is_dropped_and_built_again(any_da
     await bring(database, declare(files, 1))
     with psycopg.connect(any_database) as older:
         older.execute("INSERT INTO a VALUES (1)")
-        await _cut_off(
+        await cut_off(
             any_database,
             files,
             2,
@@ -159,7 +142,7 @@ async def test_what_nothing_tells_is_for_a_person(fresh_database: str) -> None:
         ),
         "2_call.sql": migration("CALL p();\nINSERT INTO a VALUES (2);", directive="no-transaction"),
     }
-    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    await cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
     database = database_at(fresh_database)
     outcome = await bring(database, declare(files, 2))
     assert outcome.plan is not None
@@ -275,7 +258,7 @@ async def test_what_the_script_made_of_the_session_is_made_again(fresh_database:
         "1_app.sql": migration("CREATE SCHEMA app; CREATE TABLE app.t (id int);"),
         "2_fill.sql": migration(script, directive="no-transaction"),
     }
-    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    await cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
     database = database_at(fresh_database)
     outcome = await bring(database, declare(files, 2))
     assert outcome.problem is None, outcome.problem
@@ -424,9 +407,10 @@ async def test_statements_between_a_scripts_own_begin_and_commit_are_done_when_i
 
     endless = migration(head + "INSERT INTO a VALUES (3);", directive="no-transaction")
     outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": endless}, 2))
-    assert outcome.problem is not None
-    assert "ends inside a transaction" in outcome.problem.message
-    assert str(outcome.problem.place) == "migrations/2_x.sql:4:1"
+    assert outcome.plan is not None
+    (refusal,) = outcome.plan.refusals
+    assert refusal.reason is Reason.MIGRATION_INVALID
+    assert str(refusal.place) == "migrations/2_x.sql:4:1"
 
     mended = migration(head + "COMMIT;\nVACUUM a;", directive="no-transaction")
     outcome = await bring(database, declare({"1_a.sql": table("a"), "2_x.sql": mended}, 2))
@@ -515,7 +499,7 @@ async def _until_sleeping(dsn: str) -> None:
 async def test_a_comment_does_not_make_a_transaction_read_only(fresh_database: str) -> None:
     script = "BEGIN /* READ ONLY */;\nINSERT INTO a VALUES (1);\nCOMMIT;\nSELECT pg_sleep(1.5);"
     files = {"1_a.sql": table("a"), "2_x.sql": migration(script, directive="no-transaction")}
-    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    await cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
     database = database_at(fresh_database)
     assert (await bring(database, declare(files, 2))).problem is None
     with psycopg.connect(fresh_database) as connection:
@@ -533,7 +517,7 @@ async def test_settings_that_were_rolled_back_are_not_made_again(fresh_database:
         "1_app.sql": migration("CREATE SCHEMA app; CREATE TABLE app.t (id int);"),
         "2_fill.sql": migration(script, directive="no-transaction"),
     }
-    await _cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    await cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
     database = database_at(fresh_database)
     outcome = await bring(database, declare(files, 2))
     assert outcome.problem is None, outcome.problem
@@ -601,7 +585,7 @@ async def test_a_down_that_was_cut_off_before_its_first_statement_is_forgotten(f
     }
     database = database_at(fresh_database)
     await bring(database, declare(files, 2))
-    await _cut_off(fresh_database, files, 1, "wait_event = 'PgSleep'")
+    await cut_off(fresh_database, files, 1, "wait_event = 'PgSleep'")
     rows = (await database.observe()).rows
     assert (rows[1].status, rows[1].direction, rows[1].statements_done) == (
         RowStatus.RUNNING,
@@ -615,4 +599,79 @@ async def test_a_down_that_was_cut_off_before_its_first_statement_is_forgotten(f
     assert (await database.observe()).current_version == 2
     assert (await database.journal(2))[-1].outcome == "not_run"
     assert (await bring(database, declare(files, 1))).problem is None
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "INSERT INTO a VALUES (1);\nINSERT INTO b VALUES (1);",
+        "INSERT INTO a VALUES (1);\nVACUUM b;",
+        "INSERT INTO a VALUES (1);\nBEGIN;\nINSERT INTO a VALUES (2);\nINSERT INTO b VALUES (1);\nDELETE FROM a WHERE id = 2;\nCOMMIT;",
+    ],
+    ids=["with its record", "alone", "block"],
+)
+async def test_a_statement_that_waited_in_vain_for_a_table_is_tried_again(
+    fresh_database: str, script: str
+) -> None:
+    files = {
+        "1_a.sql": migration("CREATE TABLE a (id int); CREATE TABLE b (id int);"),
+        "2_x.sql": migration(script, directive="no-transaction"),
+    }
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 1))
+    with psycopg.connect(fresh_database) as older, psycopg.connect(fresh_database, autocommit=True) as other:
+        older.execute("LOCK TABLE b")
+        running = asyncio.create_task(
+            bring(database, declare(files, 2, timeouts=Timeouts(lock_timeout=0.05)))
+        )
+        seen: set[object] = set()
+        async with asyncio.timeout(20):
+            while len(seen) < 2:
+                seen |= set(
+                    other.execute(
+                        "SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                    ).fetchall()
+                )
+                await asyncio.sleep(0.01)
+        older.commit()
+        outcome = await running
+        assert outcome.problem is None, outcome.problem
+        assert other.execute("SELECT id FROM a").fetchall() == [(1,)]
+    await database.close()
+
+
+async def test_a_call_that_waited_in_vain_for_a_table_is_not(fresh_database: str) -> None:
+    procedure = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN INSERT INTO a VALUES (1); COMMIT; LOCK TABLE b; END $$;"
+    files = {
+        "1_a.sql": migration(f"CREATE TABLE a (id int); CREATE TABLE b (id int); {procedure}"),
+        "2_x.sql": migration("CALL p();", directive="no-transaction"),
+    }
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 1))
+    with psycopg.connect(fresh_database) as older:
+        older.execute("LOCK TABLE b")
+        outcome = await bring(database, declare(files, 2, timeouts=Timeouts(lock_timeout=0.05)))
+    assert outcome.problem is not None
+    assert outcome.problem.reason is Reason.LOCK_TIMEOUT
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT id FROM a").fetchall() == [(1,)]
+    await database.close()
+
+
+@pytest.mark.parametrize("forgetting", ["DEALLOCATE ALL", "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"])
+async def test_a_script_that_throws_away_what_is_prepared_is_recorded_all_the_same(
+    fresh_database: str, forgetting: str
+) -> None:
+    script = (
+        f"INSERT INTO a VALUES (1);\n{forgetting};\nINSERT INTO a VALUES (2);\nBEGIN;\n{forgetting};\n"
+        "INSERT INTO a VALUES (3);\nCOMMIT;\nINSERT INTO a SELECT 4 FROM pg_sleep(1.5);"
+    )
+    files = {"1_a.sql": table("a"), "2_x.sql": migration(script, directive="no-transaction")}
+    await cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
+    database = database_at(fresh_database)
+    assert (await database.observe()).rows[1].statements_done == 7
+    assert (await bring(database, declare(files, 2))).problem is None
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT id FROM a ORDER BY id").fetchall() == [(1,), (2,), (3,), (4,)]
     await database.close()
