@@ -103,9 +103,8 @@ def _check(migration: Migration) -> Iterator[Finding]:
         try:
             transactional(migration.directives, analysis)
         except ProblemError as error:
-            yield _of_problem(
-                MIXED_TRANSACTION if any(analysis.needs_autocommit) else TRANSACTION_CONTROL, error.problem
-            )
+            mixed = any(analysis.needs_autocommit) and not migration.directives.no_transaction
+            yield _of_problem(MIXED_TRANSACTION if mixed else TRANSACTION_CONTROL, error.problem)
         if script is migration.up and migration.directives.allow_destructive is None:
             yield from _losses(script, analysis)
     if migration.directives.no_transaction and not any(

@@ -25,6 +25,7 @@ from reconciler.sqltext.splitter import statements as split_tokens
 
 _NO_END = frozenset(" \t\n\r\f\v/")
 """What may stand before a `;` and is no part of a statement: blanks, or the end of a comment."""
+_BEGINS = ("BEGIN", "START")
 SYNTAX_ERROR = "42601"
 """The SQLSTATE the server itself gives for it."""
 
@@ -35,7 +36,8 @@ class Analysis(NamedTuple):
     `statements` in the order they run; `needs_autocommit` says of each whether the server refuses it inside a
     transaction; `transaction_control` is the first statement that begins or ends a transaction (savepoints do not);
     `data_loss` names what is thrown away, in words. `script` is what was analysed. `loses_track` is the first statement
-    after which nobody could tell what is in force, and what to write instead.
+    after which nobody could tell what is in force, and what to write instead. `left_open` begins a transaction of the
+    script's own that the script does not end.
     """
 
     statements: tuple[Statement, ...]
@@ -44,6 +46,7 @@ class Analysis(NamedTuple):
     data_loss: tuple[str, ...]
     script: Script = Script("", "", 1)
     loses_track: tuple[Statement, str] | None = None
+    left_open: Statement | None = None
 
 
 def analyse(script: Script, *, strict: bool = False) -> Analysis:
@@ -93,7 +96,8 @@ def transactional(directives: Directives, analysis: Analysis) -> bool:
     atomicity unasked: a mix without the directive is refused.
 
     Raises:
-        ProblemError: `MigrationInvalid`, for such a mix, and for BEGIN, COMMIT and the like in a transactional script.
+        ProblemError: `MigrationInvalid`, for such a mix, for BEGIN, COMMIT and the like in a transactional script, and for
+            a transaction of the script's own that it leaves open.
     """
     if analysis.loses_track is not None:
         statement, instead = analysis.loses_track
@@ -104,6 +108,7 @@ def transactional(directives: Directives, analysis: Analysis) -> bool:
             f"write {instead}",
         )
     if directives.no_transaction:
+        _refuse_left_open(analysis)
         return False
     if analysis.statements and all(analysis.needs_autocommit):
         return False
@@ -125,6 +130,17 @@ def transactional(directives: Directives, analysis: Analysis) -> bool:
             "remove it, or write `-- reconciler: no-transaction` before the first section",
         )
     return True
+
+
+def _refuse_left_open(analysis: Analysis) -> None:
+    """Raise for a transaction that would be rolled back after the last statement, when the others are in force."""
+    if analysis.left_open is not None:
+        raise invalid(
+            analysis.script,
+            analysis.left_open.offset,
+            f"{_headline(analysis.left_open)} begins a transaction that nothing in this script ends",
+            "end it with COMMIT, or remove it",
+        )
 
 
 def invalid(script: Script, offset: int, message: str, remedy: str, *, sqlstate: str = "") -> ProblemError:
@@ -188,7 +204,7 @@ def describe(script: Script, pieces: Sequence[libpgquery.Piece], sql: ServerText
     rows = {each.statement: each for each in sql.rows}
     statements = []
     alone = []
-    control = None
+    control = opened = None
     untracked: tuple[Statement, str] | None = None
     losses: list[str] = []
     slot_detached = False
@@ -220,15 +236,17 @@ def describe(script: Script, pieces: Sequence[libpgquery.Piece], sql: ServerText
         statements.append(statement)
         slot_detached = slot_detached or detaches_slot(part)
         alone.append(needs_autocommit(part) and not (slot_detached and drops_subscription(part)))
-        if control is None and controls_transaction(part):
-            control = statement
+        if controls_transaction(part):
+            control = control or statement
+            # within a transaction another BEGIN is only warned of, and one COMMIT ends it
+            opened = opened or statement if part[0].text.upper() in _BEGINS else None
         if untracked is None and (instead := loses_track(part)):
             untracked = statement, instead
         losses.extend(data_loss(part))
     _next_token(script, sql, covered, len(text))
     for orphan in rows.values():
         raise _nobodys(script, orphan.start)
-    return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script, untracked)
+    return Analysis(tuple(statements), tuple(alone), control, tuple(losses), script, untracked, opened)
 
 
 def _with_rows(script: Script, statement: Statement, rows: Rows | None) -> Statement:

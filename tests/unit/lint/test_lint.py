@@ -50,6 +50,12 @@ def test_nothing_to_say_about_good_files() -> None:
         (migration("SELECT 1);"), "error", "invalid-sql", "2:9"),
         (migration("BEGIN; SELECT 1; COMMIT;"), "error", "transaction-control", "2:1"),
         (migration("SELECT 1; VACUUM t;"), "error", "mixed-transaction", "2:11"),
+        (
+            migration("VACUUM t; BEGIN;", head="-- reconciler: no-transaction\n"),
+            "error",
+            "transaction-control",
+            "3:11",
+        ),
         (migration("SELECT 1;", None), "warning", "missing-down", "1:1"),
         (migration("SELECT 1;", "-- nothing"), "warning", "empty-down", "3:1"),
         (migration("SELECT 1;", head="-- Migration: 9_y.sql\n"), "warning", "header-file-name", "1:15"),

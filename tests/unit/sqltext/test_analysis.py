@@ -261,6 +261,29 @@ def test_transaction_control_is_refused_inside_a_transaction() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("CREATE TABLE a ();\nCOMMIT;\nCREATE TABLE b ();\nBEGIN;", "4:1"),
+        ("BEGIN; SELECT 1; COMMIT;\n  START TRANSACTION READ ONLY; SELECT 2; VACUUM", "2:3"),
+        ("BEGIN;\nSAVEPOINT s; ROLLBACK TO s; COMMIT PREPARED 'x'", "1:1"),
+        ("BEGIN;\nBEGIN", "1:1"),
+    ],
+)
+def test_a_transaction_that_a_script_leaves_open_is_refused_where_it_begins(text: str, place: str) -> None:
+    with pytest.raises(ProblemError, match="begins a transaction that nothing in this script ends") as caught:
+        transactional(Directives(no_transaction=True), analysed(text))
+    assert str(caught.value.problem.place) == f"migrations/00007_x.sql:{place}"
+    assert "COMMIT" in caught.value.problem.remedy
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "END WORK", "ROLLBACK", "ABORT", "BEGIN; COMMIT"])
+def test_a_transaction_that_a_script_ends_itself_is_its_own_affair(end: str) -> None:
+    assert not transactional(
+        Directives(no_transaction=True), analysed(f"BEGIN; SELECT 1; {end}; COMMIT; VACUUM")
+    )
+
+
+@pytest.mark.parametrize(
     ("pieces", "place"),
     [
         ([grammar.Piece(0, 8)], "1:11"),

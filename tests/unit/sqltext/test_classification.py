@@ -184,4 +184,4 @@ def test_what_would_lose_track_is_refused_in_and_outside_a_transaction(sql: str,
     "sql", ["COMMIT AND NO CHAIN", "END", "ROLLBACK", "DISCARD TEMP", "PREPARE x AS SELECT 1"]
 )
 def test_what_keeps_track_is_not(sql: str) -> None:
-    assert not transactional(Directives(no_transaction=True), analysed(f"BEGIN; SELECT 1; {sql}"))
+    assert not transactional(Directives(no_transaction=True), analysed(f"BEGIN; SELECT 1; {sql}; END"))
