@@ -106,7 +106,7 @@ class LocalSource:
         return await self._lane.run(is_ancestor, self._git, older, newer)
 
     async def changes(self) -> AsyncIterator[None]:
-        """See `Source.changes`. Yields when the branch points elsewhere than at the last `head()`."""
+        """See `Source.changes`. Yields when the branch points elsewhere than at the last `head()`, or what else counts moved."""
         async with aclosing(ticks(self._watched_folders, slowest=_SLOWEST_LOOK)) as beats:
             if self._moved():
                 yield

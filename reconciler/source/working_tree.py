@@ -11,8 +11,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +24,7 @@ from reconciler.source.git import Git
 from reconciler.source.lane import Lane
 from reconciler.source.local import LocalSource
 from reconciler.source.names import check_branch, path_parts
-from reconciler.source.watching import ticks
 
-_SLOWEST_LOOK = 2.0
 _USUAL_FOLDERS = ("manifests", "migrations")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # a named pipe must not keep us waiting for its writer
@@ -69,15 +66,6 @@ class WorkingTreeSource(LocalSource):
     _folders: tuple[str, ...] = _USUAL_FOLDERS
     _held: tuple[str, dict[str, Listing]] = ("", {})
     _files_seen: object = None
-
-    async def changes(self) -> AsyncIterator[None]:
-        """See `Source.changes`. Yields when the branch or a file of the folders read so far has changed."""
-        async with aclosing(ticks(self._watched_folders, slowest=_SLOWEST_LOOK)) as beats:
-            if self._moved():
-                yield
-            async for _ in beats:
-                if self._moved():
-                    yield
 
     def _head(self) -> Revision:
         revision = super()._head()
