@@ -5,6 +5,7 @@
 - `fresh_database`: DSN of a new, empty database on 18; `any_database`: the same on 15 and 18.
 - `own_server`: PostgreSQL 18 for this test alone, to be stopped, killed and started at will.
 - `git_repository`: a new, empty git repository.
+- `reconciler`: runs the command line in this process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import CommandLine
 from tests.git import Repository
 from tests.servers import TestServer, installation
 
@@ -100,3 +102,9 @@ def any_database(any_server: TestServer) -> Iterator[str]:
 def git_repository(tmp_path: Path) -> Repository:
     """A new repository on branch `main`, without a commit."""
     return Repository(tmp_path / "repository")
+
+
+@pytest.fixture
+def reconciler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs commands in this process."""
+    return CommandLine(monkeypatch, capsys)

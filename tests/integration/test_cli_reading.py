@@ -21,12 +21,6 @@ UNREACHABLE = "postgresql://nobody@127.0.0.1:1/nowhere"
 
 
 @pytest.fixture
-def reconciler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Runs commands in this process."""
-    return CommandLine(monkeypatch, capsys)
-
-
-@pytest.fixture
 def declared(reconciler: CommandLine, git_repository: Repository, fresh_database: str) -> Repository:
     """A repository that declares version 2 of 3 for one database, and is the working directory."""
     git_repository.commit("Declare", {"manifests/dev.yaml": manifest(2), **three_tables()})

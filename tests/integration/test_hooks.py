@@ -370,11 +370,6 @@ async def test_a_lock_lost_meanwhile_stops_the_plan(fresh_database: str) -> None
 # by command
 
 
-@pytest.fixture
-def reconciler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(monkeypatch, capsys)
-
-
 HOOKS = """\
 hooks:
   before: [{name: backup, command: [sh, -c, 'echo saved; echo "reconciler-artefact: dump-$RECONCILER_TARGET_VERSION"']}]
