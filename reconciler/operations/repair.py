@@ -29,10 +29,8 @@ from reconciler.model import (
 )
 from reconciler.model.value import value
 from reconciler.operations.declaration import Declaration
-from reconciler.planner import claimed_by_other, describe_script, foreign_history
-
-_NAMED = 5
-"""Versions that a message names at most."""
+from reconciler.planner import claimed_by_other, describe_script, foreign_history, is_another_migration
+from reconciler.planner.wording import listed
 
 
 @value(kw_only=True)
@@ -209,6 +207,13 @@ def _accept(request: RepairRequest, row: HistoryRow | None, declaration: Declara
         )
     if migration is None:
         raise ProblemError(_unreadable(version, declaration))
+    if is_another_migration(row, migration):
+        raise _refused(
+            f"migration {version} ({row.name}) is applied, and {migration.path} is another migration: its name and its SQL "
+            "differ; accepted for it, it would never run, and its DOWN section would replace the stored one",
+            f"restore the file of migration {version} ({row.name}) and give {migration.file_name} a number of its own; a file "
+            "that was both renamed and rewritten on purpose is accepted once it has its old name again",
+        )
     change = RowChange(
         version=version,
         name=migration.name,
@@ -264,7 +269,7 @@ def _mark_applied(
         ]
         if missing:
             notes.append(
-                f"older migrations are not applied: {_listed(missing)}; going up is then refused as OutOfOrder, unless "
+                f"older migrations are not applied: {listed(missing)}; going up is then refused as OutOfOrder, unless "
                 "policy.out_of_order allows it or they are marked as well"
             )
     else:
@@ -357,7 +362,7 @@ def _unknown(version: int, declaration: Declaration) -> Problem:
         there_are = f"the newest is {versions[-1]}"
     else:
         ordinal = declaration.catalog.ordinal(version)
-        there_are = "the nearest are " + _listed(list(versions[max(ordinal - 1, 0) : ordinal + 1]))
+        there_are = "the nearest are " + listed(list(versions[max(ordinal - 1, 0) : ordinal + 1]))
     return Problem(
         reason=Reason.TARGET_UNKNOWN,
         message=f"no migration has the number {version}; {there_are}",
@@ -388,10 +393,4 @@ def _state(row: HistoryRow) -> str:
 
 
 def _named(rows: list[HistoryRow]) -> str:
-    return _listed([f"{row.version} ({row.name}, {row.status} {row.direction})" for row in rows])
-
-
-def _listed(items: list[str] | list[int]) -> str:
-    words = [str(item) for item in items]
-    shown = words if len(words) <= _NAMED else [*words[:_NAMED], f"{len(words) - _NAMED} more"]
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+    return listed([f"{row.version} ({row.name}, {row.status} {row.direction})" for row in rows])

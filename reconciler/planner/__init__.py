@@ -8,6 +8,7 @@ from reconciler.planner.description import describe_script
 from reconciler.planner.doubt import objects_needed
 from reconciler.planner.downs import stored_downs_needed
 from reconciler.planner.guards import claimed_by_other, foreign_history
+from reconciler.planner.identity import is_another_migration
 from reconciler.planner.memory import is_heavy
 from reconciler.planner.planning import plan
 from reconciler.planner.request import PlanRequest
@@ -17,6 +18,7 @@ __all__ = [
     "claimed_by_other",
     "describe_script",
     "foreign_history",
+    "is_another_migration",
     "is_heavy",
     "objects_needed",
     "plan",

@@ -19,6 +19,7 @@ from reconciler.model import (
 )
 from reconciler.planner.doubt import applied_from
 from reconciler.planner.findings import Findings
+from reconciler.planner.identity import is_another_migration
 from reconciler.planner.request import PlanRequest
 from reconciler.planner.wording import label
 from reconciler.sqltext import digest
@@ -61,10 +62,16 @@ def choose_down(
     """Choose the script that brings `row` down; the reason why there is none goes to `findings`.
 
     The file's down is preferred while it is the one that was stored, since people can see it. Where they differ the
-    policy decides; where the file is gone the stored one runs, whatever the policy says.
+    policy decides; where the file is gone, or another migration has its number, the stored one runs, whatever the policy
+    says.
     """
     own = _down_of(migration)
-    if own is not None and (not row.has_down or _equals_stored(migration, row)):
+    if own is not None and _equals_stored(migration, row):
+        return own
+    if migration is not None and is_another_migration(row, migration):
+        # its down undoes what was never done
+        migration = own = None
+    if own is not None and not row.has_down:
         return own
     if not row.has_down:
         findings.refusals.append(_irreversible(row, migration))

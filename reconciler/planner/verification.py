@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from reconciler.model import HistoryRow, Migration, Pin, Place, Problem, Reason, RowStatus
 from reconciler.planner.doubt import applied_from
 from reconciler.planner.findings import Findings
+from reconciler.planner.identity import is_another_migration, same_name
 from reconciler.planner.memory import token_checksum_of
 from reconciler.planner.request import PlanRequest
 from reconciler.planner.wording import label
@@ -62,8 +63,9 @@ def _examine(
         # what the earlier tool took a digest of is not known, so its digest proves nothing
         return Pin(row.version, migration, token_checksum_of(migration.up.text))
     if row.checksum != migration.checksum and not _tolerated(row, migration, request, findings):
-        findings.refusals.append(_mismatch(row, migration))
-    elif not _same_name(row.name, migration):
+        differs = _another if is_another_migration(row, migration) else _mismatch
+        findings.refusals.append(differs(row, migration))
+    elif not same_name(row.name, migration):
         findings.warnings.append(_renamed(row, migration))
     return None
 
@@ -94,12 +96,6 @@ def _tolerated(row: HistoryRow, migration: Migration, request: PlanRequest, find
     return True
 
 
-def _same_name(name: str, migration: Migration) -> bool:
-    """True when a row's name is the file's, in any of the forms that it is kept in; the column holds 255 characters."""
-    file_name = migration.file_name
-    return name in (migration.name, migration.name[:255], file_name, file_name.removesuffix(".sql"))
-
-
 def _missing(row: HistoryRow) -> Problem:
     lower = (
         f", or set target_version below {row.version} to bring it down by its stored script"
@@ -115,18 +111,37 @@ def _missing(row: HistoryRow) -> Problem:
 
 
 def _mismatch(row: HistoryRow, migration: Migration) -> Problem:
-    renamed = "" if _same_name(row.name, migration) else f", and is now called {migration.file_name}"
     return Problem(
         reason=Reason.CHECKSUM_MISMATCH,
         message=(
             f"the file of {label(row.version, row.name)} was changed after it was applied: its digest was "
-            f"{row.checksum[:_SHOWN_DIGITS]} and is {migration.checksum[:_SHOWN_DIGITS]}{renamed}"
+            f"{row.checksum[:_SHOWN_DIGITS]} and is {migration.checksum[:_SHOWN_DIGITS]}"
         ),
         remedy=(
             f"restore {migration.path}{applied_from(row)} and put the change into a new migration; or, when the "
             f"database already is as the file says, run `reconciler repair --accept-checksum {row.version} --reason ...`, or accept "
             f"the file in every database by policy.accept_checksums: {{{row.version}: [{migration.checksum}]}}"
         ),
+        place=Place(migration.path, 1),
+        version=row.version,
+    )
+
+
+def _another(row: HistoryRow, migration: Migration) -> Problem:
+    """Accepting this file would skip its SQL, and bring the other migration down by the wrong script."""
+    named = label(row.version, row.name)
+    lower = (
+        f", or set target_version below {row.version} first, which brings what is applied down by its stored script"
+        if row.has_down
+        else ""
+    )
+    return Problem(
+        reason=Reason.CHECKSUM_MISMATCH,
+        message=(
+            f"{named} is applied, and {migration.path}, which has this number now, is another migration: its name and its "
+            "SQL differ"
+        ),
+        remedy=f"restore the file of {named}{applied_from(row)} and give {migration.file_name} a number of its own{lower}",
         place=Place(migration.path, 1),
         version=row.version,
     )

@@ -179,5 +179,6 @@ def test_a_version_that_another_branch_has_used_for_another_file_is_refused(pair
         assert problem["version"] == 2
         assert "2_y.sql" in problem["message"]
         assert "(x)" in problem["message"]
+        assert "accept" not in problem["remedy"]
         pair.others_go_on(daemon)
         assert (history(pair), exists(pair.dev, "x"), exists(pair.dev, "y")) == (before, True, False)

@@ -152,6 +152,20 @@ def test_a_file_that_was_rewritten_is_accepted_with_its_down() -> None:
     )
 
 
+def test_another_migration_of_the_same_number_is_not_accepted_for_the_one_that_was_applied() -> None:
+    applied = row(file(2, "add_users", up="CREATE TABLE users (id INT);"))
+    problem = refused(RepairKind.ACCEPT_CHECKSUM, 2, [row(THREE[0]), applied])
+    assert problem.reason is Reason.REPAIR_REFUSED
+    assert "migrations/00002_step_2.sql is another migration" in problem.message
+    assert "add_users" in problem.message
+    assert "its own" in problem.remedy
+    # one that was only renamed, or whose SQL nobody kept, is
+    renamed = row(THREE[1], name="add_users", checksum="0" * 64)
+    assert asked(RepairKind.ACCEPT_CHECKSUM, 2, [row(THREE[0]), renamed]).changes
+    unknown = applied._replace(token_checksum=None)
+    assert asked(RepairKind.ACCEPT_CHECKSUM, 2, [row(THREE[0]), unknown]).changes
+
+
 def test_a_claim_of_others_stands_in_the_way_of_all_but_a_claim() -> None:
     theirs = replace(CLAIM, environment="staging")
     declaration = Declaration(

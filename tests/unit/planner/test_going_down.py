@@ -85,6 +85,22 @@ def test_a_deleted_file_goes_down_by_the_stored_script_whatever_the_policy() -> 
     assert made.runnable
 
 
+def test_another_migration_of_the_same_number_never_brings_it_down() -> None:
+    other = file(2, "add_orders", up="CREATE TABLE orders (id INT);", down="DROP TABLE orders;")
+    made = planned(
+        [file(1), other],
+        [row(file(1)), row(OLD)],
+        1,
+        stored_downs={2: stored(OLD)},
+        changed_down=ChangedDownPolicy.CHECKOUT,
+    )
+    assert [step.source for step in made.steps] == [ScriptSource.STORED]
+    assert "the file of migration 2 (add_index) is gone" in warning(made).message
+    assert stored_downs_needed(request([file(1), other], [row(file(1)), row(OLD)], 1)) == (2,)
+    problem = refusal(planned([file(1), other], [row(file(1)), row(OLD, has_down=False)], 1))
+    assert problem.reason is Reason.IRREVERSIBLE
+
+
 def test_a_stored_script_brings_its_own_settings() -> None:
     original = file(2, down="DROP TABLE a;", directives=["no-transaction", "lock-timeout 10s"])
     (step,) = planned([], [row(original)], 0, stored_downs={2: stored(original)}).steps

@@ -84,11 +84,35 @@ def test_a_file_that_was_only_renamed_is_a_warning() -> None:
     )
 
 
-def test_another_migration_under_the_same_number_is_refused_with_its_name() -> None:
-    other = file(1, "add_orders", up="CREATE TABLE orders (id INT);")
-    problem = refusal(planned([other], [row(APPLIED)], 1))
+OTHER = file(1, "add_orders", up="CREATE TABLE orders (id INT);")
+
+
+def test_another_migration_under_the_same_number_is_refused_and_nobody_is_told_to_accept_it() -> None:
+    problem = refusal(planned([OTHER], [row(APPLIED)], 1))
     assert problem.reason is Reason.CHECKSUM_MISMATCH
-    assert problem.message.endswith(", and is now called 00001_add_orders.sql")
+    assert problem.message == (
+        "migration 1 (add_users) is applied, and migrations/00001_add_orders.sql, which has this number now, is another "
+        "migration: its name and its SQL differ"
+    )
+    assert problem.remedy == (
+        "restore the file of migration 1 (add_users) as of commit 0123456789ab and give 00001_add_orders.sql a number of "
+        "its own, or set target_version below 1 first, which brings what is applied down by its stored script"
+    )
+    assert problem.place == Place("migrations/00001_add_orders.sql", 1)
+    bare = refusal(planned([OTHER], [row(APPLIED, has_down=False, git_revision=None)], 1))
+    assert bare.remedy == (
+        "restore the file of migration 1 (add_users) and give 00001_add_orders.sql a number of its own"
+    )
+
+
+def test_another_migration_whose_digest_is_accepted_is_told_of_by_both_names() -> None:
+    made = planned([OTHER], [row(APPLIED)], 1, accept_checksums={1: (OTHER.checksum,)})
+    assert made.in_sync
+    assert [problem.message for problem in made.warnings] == [
+        "the file of migration 1 (add_users) was changed after it was applied; policy.accept_checksums accepts the new "
+        f"digest {OTHER.checksum[:12]}",
+        "migration 1 (add_users) was applied under this name, and is now in 00001_add_orders.sql",
+    ]
 
 
 def test_the_whole_file_name_in_a_row_is_the_same_name() -> None:
