@@ -497,7 +497,7 @@ async def _until_sleeping(dsn: str) -> None:
 
 
 async def test_a_comment_does_not_make_a_transaction_read_only(fresh_database: str) -> None:
-    script = "BEGIN /* READ ONLY */;\nINSERT INTO a VALUES (1);\nCOMMIT;\nSELECT pg_sleep(1.5);"
+    script = "BEGIN /* READ ONLY */ READ WRITE;\nINSERT INTO a VALUES (1);\nCOMMIT;\nSELECT pg_sleep(1.5);"
     files = {"1_a.sql": table("a"), "2_x.sql": migration(script, directive="no-transaction")}
     await cut_off(fresh_database, files, 2, "wait_event = 'PgSleep'")
     database = database_at(fresh_database)
@@ -659,12 +659,13 @@ async def test_a_call_that_waited_in_vain_for_a_table_is_not(fresh_database: str
     await database.close()
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before a block", "within"])
 @pytest.mark.parametrize("forgetting", ["DEALLOCATE ALL", "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"])
 async def test_a_script_that_throws_away_what_is_prepared_is_recorded_all_the_same(
-    fresh_database: str, forgetting: str
+    fresh_database: str, forgetting: str, before: bool
 ) -> None:
     script = (
-        f"INSERT INTO a VALUES (1);\n{forgetting};\nINSERT INTO a VALUES (2);\nBEGIN;\n{forgetting};\n"
+        f"INSERT INTO a VALUES (1);\n{forgetting if before else 'SELECT 1'};\nINSERT INTO a VALUES (2);\nBEGIN;\n{forgetting};\n"
         "INSERT INTO a VALUES (3);\nCOMMIT;\nINSERT INTO a SELECT 4 FROM pg_sleep(1.5);"
     )
     files = {"1_a.sql": table("a"), "2_x.sql": migration(script, directive="no-transaction")}
