@@ -97,6 +97,7 @@ async def _look(facts: Facts, subject: Subject, database: Database) -> Facts:
         plan=plan,
         error=failure.problem if failure is not None else None,
         holder=observation.holder,
+        work=await database.read_work() if observation.holder is not None else None,
         target_ordinal=catalog.ordinal(facts.target) if catalog and facts.target is not None else None,
         current_ordinal=catalog.ordinal(observation.current_version) if catalog else None,
     )
@@ -118,6 +119,8 @@ async def _since(
     """When the database came to where it stands, as far as it or git can tell."""
     observation = facts.observation
     assert observation is not None
+    if status.state is State.MIGRATING:
+        return status.running_since
     if status.problem is not None and observation.last_failure is not None:
         return observation.last_failure.failed_at
     if status.state is State.WAITING:

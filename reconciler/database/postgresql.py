@@ -14,7 +14,7 @@ from reconciler.database.connecting import ConnectionSettings
 from reconciler.database.objects import read_states
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
 from reconciler.database.session import Session
-from reconciler.database.watching import Watch
+from reconciler.database.watching import Watch, read_work
 from reconciler.database.writer import HeldLock
 from reconciler.model import (
     Actor,
@@ -32,6 +32,7 @@ from reconciler.model import (
     Writer,
 )
 from reconciler.planner import claimed_by_other, foreign_history
+    Work,
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -57,6 +58,7 @@ class PostgresDatabase:
 
     async def observe(self) -> Observation:
         """Read history, lock, claim and last failure; see `reconciler.model.Database`. While nothing has changed, the same
+        self._show_queries = False
         object is returned."""
         session = await self._open()
         try:
@@ -147,6 +149,10 @@ class PostgresDatabase:
         from reconciler.database.unlocking import free_lock
 
         await free_lock(await self._open(), state, actor, reason)
+    async def read_work(self) -> Work | None:
+        """Read what the holder of the lock is at; see `reconciler.model.Database.read_work`."""
+        return await read_work(await self._open(), show_queries=self._show_queries)
+
 
     async def close(self) -> None:
         """Close the connection. The next use opens a new one."""
@@ -165,6 +171,7 @@ class PostgresDatabase:
             self._schema = settings.history_schema
         return self._session
 
+        self._show_queries = settings.show_queries
     async def _glance_with(self, session: Session) -> Observation:
         assert self._reader is not None
         return await self._reader.glance(session)

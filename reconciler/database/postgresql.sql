@@ -468,11 +468,14 @@ SELECT pg_catalog.set_config('application_name',
                              pg_catalog.left(pg_catalog.current_setting('application_name') || ' (watching)', 63), false)
 
 -- name: watch_blockers
--- Who is in the way of backend :pid. Asked only while it waits for a lock: pg_blocking_pids stops the lock manager for a moment. A
+-- Who is in the way of backend :pid. Asked only while it waits for a lock: pg_blocking_pids stops the lock manager for a moment. That a
+-- session of another role waits, which pg_stat_activity may keep from us, its locks tell. A
 -- blocking pid of 0 is a prepared transaction; of those, the ones that hold what we wait for are told. A column that this version of
 -- the server has not is NULL by way of JSON. The last column says for how long we have been waiting.
 WITH waiting AS MATERIALIZED (
-    SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = :pid AND wait_event_type = 'Lock'
+    SELECT pid FROM pg_catalog.pg_stat_activity
+    WHERE pid = :pid AND (wait_event_type = 'Lock' OR state IS NULL AND EXISTS (
+        SELECT FROM pg_catalog.pg_locks wanted WHERE wanted.pid = :pid AND NOT wanted.granted))
 ), blocking AS MATERIALIZED (
     SELECT DISTINCT found.pid FROM waiting CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS found (pid)
 ), locks AS MATERIALIZED (
@@ -611,6 +614,27 @@ SELECT 1 / count(*) FILTER (WHERE done) FROM ended
 
 -- name: clear_lock_row
 -- Divides by zero when somebody else has taken the lock since.
+-- name: read_work
+-- The session that holds the lock, and what it is at: of the journal's newest events, the attempt that was begun under the lock as it
+-- is held now and has not ended. What an earlier holder left behind in the lock's row is older than a session that says nothing there.
+SELECT held.pid, begun.version, begun.name, begun.direction, begun.script_source, extract(epoch FROM begun.recorded_at)::float8,
+       NOT EXISTS (SELECT FROM {history} AS row WHERE row.version = begun.version AND row.status = 'running')
+FROM pg_catalog.pg_locks held
+JOIN {lock} AS owned ON owned.id = 1
+LEFT JOIN pg_catalog.pg_stat_activity activity ON activity.pid = held.pid
+CROSS JOIN LATERAL (
+    SELECT started.*
+    FROM (SELECT * FROM {journal} ORDER BY recorded_at DESC, id DESC LIMIT 50) started
+    WHERE started.event = 'started' AND started.fence = owned.fence
+      AND NOT EXISTS (SELECT FROM {journal} AS ended WHERE ended.recorded_at >= started.recorded_at
+                      AND ended.attempt = started.attempt AND ended.event = 'finished')
+    ORDER BY started.recorded_at DESC LIMIT 1
+) begun
+WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+  AND held.classid = :key_high AND held.objid = :key_low
+  AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND owned.owner IS NOT NULL AND (activity.backend_start IS NULL OR activity.backend_start <= owned.since)
+
 WITH cleared AS (
     UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL, renewed_at = pg_catalog.clock_timestamp()
     WHERE id = 1 AND fence = :fence RETURNING 1

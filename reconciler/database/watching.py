@@ -1,4 +1,4 @@
-"""Looking, from a second connection, at a step that takes its time: who blocks it, and how far it has come."""
+"""Looking, from another connection, at a step that takes its time: who blocks it, and how far it has come."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from reconciler.database.reading import ADVISORY_KEY
 from reconciler.database.session import Session
-from reconciler.model import Blocker, Problem, ProblemError, Reason, Step, StepProgress, StepWatcher
+from reconciler.model import (
+    Blocker,
+    Direction,
+    PendingStep,
+    Problem,
+    ProblemError,
+    Reason,
+    Step,
+    StepProgress,
+    StepWatcher,
+    Work,
+)
 from reconciler.model.watching import how_to_end
 from reconciler.redaction import redact
 
@@ -29,6 +42,8 @@ _LONGEST_LOOK = 5.0
 """Seconds a look may take, connecting included."""
 _FAREWELL = 1.0
 """Seconds that a look which is under way has to end when the lock is given back."""
+_Sight = tuple[tuple[Blocker, ...], float, StepProgress | None]
+"""Who is in the way, for how many seconds, and how far the work has come."""
 _MAY_HAVE_WAITED = frozenset({Reason.STATEMENT_TIMEOUT, Reason.INTERRUPTED})
 
 
@@ -167,21 +182,13 @@ class Watch:
                 self._tell(self._step, blockers, waited, progress)
         self._look_again(turn)
 
-    async def _read(self) -> tuple[tuple[Blocker, ...], float, StepProgress | None]:
+    async def _read(self) -> _Sight:
         session = self._session
         if session is None or not session.alive:
             session = await self._connect()
-        queries = session.queries
-        blocks = [
-            queries("watch_blockers", pid=self._pid, show_queries=self._show_queries),
-            queries("watch_progress", pid=self._pid),
-        ]
-        if session.server_version >= 140000:
-            blocks.append(queries("watch_copy", pid=self._pid))
-        blocking, *working = await session.read(*blocks, doing="watching the running step")
-        rows = [row for answer in working for row in answer]
-        waited = max((float(row[-1]) for row in blocking if row[-1] is not None), default=0.0)
-        return tuple(blocker_of(row) for row in blocking), waited, progress_of(rows[0]) if rows else None
+        return await _look(
+            session, self._pid, doing="watching the running step", show_queries=self._show_queries
+        )
 
     async def _connect(self) -> Session:
         settings = await self._settings()
@@ -223,6 +230,58 @@ class Watch:
             self._watcher.unwatched(self._step, _unwatched(error))
 
 
+async def read_work(session: Session, *, show_queries: bool) -> Work | None:
+    """What the session that holds the lock is at; None when it runs no migration, or has just ended.
+
+    Raises:
+        ProblemError: the database cannot be read.
+    """
+    import psycopg.errors
+
+    key = session.queries("read_work", key_high=ADVISORY_KEY >> 32, key_low=ADVISORY_KEY & 0xFFFFFFFF)
+    doing = "looking at what holds the lock"
+    try:
+        (found,) = await session.read(key, doing=doing)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
+        return None
+    if not found:
+        return None
+    pid, version, name, direction, source, since, transactional = found[0]
+    # the session's own role, which a role that it sets may not see into, is most likely the one at work
+    blockers, _, progress = await _look(
+        session, int(pid), "SET LOCAL ROLE NONE", doing=doing, show_queries=show_queries
+    )
+    return Work(
+        step=PendingStep(
+            version=int(version),
+            name=name or "",
+            direction=Direction(direction),
+            source=source or "",
+            transactional=bool(transactional),
+        ),
+        since=datetime.fromtimestamp(since, UTC),
+        progress=progress,
+        blocked_by=blockers,
+    )
+
+
+async def _look(session: Session, pid: int, *before: str, doing: str, show_queries: bool) -> _Sight:
+    """Who is in the way of backend `pid`, for how many seconds, and how far it has come."""
+    queries = session.queries
+    blocks = [
+        *before,
+        queries("watch_blockers", pid=pid, show_queries=show_queries),
+        queries("watch_progress", pid=pid),
+    ]
+    if session.server_version >= 140000:
+        blocks.append(queries("watch_copy", pid=pid))
+    blocking, *working = await session.read(*blocks, doing=doing)
+    # a session of another role has no phase for us
+    rows = [row for answer in working for row in answer if row[0] is not None]
+    waited = max((float(row[-1]) for row in blocking if row[-1] is not None), default=0.0)
+    return tuple(blocker_of(row) for row in blocking), waited, progress_of(rows[0]) if rows else None
+
+
 class _Nobody:
     """Hears what nobody cares for."""
 
@@ -257,6 +316,8 @@ def blocker_of(row: Sequence[Any]) -> Blocker:
 
 
 _COUNTED_IN_TUPLES = ("loading tuples in tree",)
+_COUNTED_FROM_THE_END = "building index: scanning table"
+"""In its first block the server says that all of them are done, as it says after the last."""
 _NOT_COUNTED = ("sorting", "waiting", "initializing")
 
 
@@ -269,7 +330,7 @@ def progress_of(row: Sequence[Any]) -> StepProgress:
     phase = str(phase)
     if any(word in phase for word in _COUNTED_IN_TUPLES):
         done, total = tuples_done, tuples_total
-    elif any(word in phase for word in _NOT_COUNTED):
+    elif any(word in phase for word in _NOT_COUNTED) or (phase == _COUNTED_FROM_THE_END and done == total):
         done = total = None
     if parts_total:
         phase += f" (part {min(int(parts_done or 0) + 1, int(parts_total))} of {int(parts_total)})"

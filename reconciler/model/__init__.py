@@ -41,6 +41,7 @@ from reconciler.model.status import (
     PendingStep,
     SourceStatus,
     State,
+    Work,
 )
 from reconciler.model.watching import Blocker, StepProgress
 
@@ -105,5 +106,6 @@ __all__ = [
     "StepResult",
     "StepWatcher",
     "StoredDown",
+    "Work",
     "Writer",
 ]

@@ -20,7 +20,7 @@ from reconciler.model.hooks import Hook, HookOccasion, HookResult
 from reconciler.model.plan import Pin, Step
 from reconciler.model.problem import Problem
 from reconciler.model.repair import LockState, Repair
-from reconciler.model.status import DaemonStatus
+from reconciler.model.status import DaemonStatus, Work
 from reconciler.model.value import value
 from reconciler.model.watching import Blocker, StepProgress
 from reconciler.redaction import Secret
@@ -261,6 +261,17 @@ class Database(Protocol):
         ...
 
     async def applied(self, version: int | None = None) -> list[AppliedMigration]:
+    async def read_work(self) -> Work | None:
+        """Read what the process that holds the lock is at. Needs no write privilege.
+
+        Returns:
+            None when nobody holds the lock, or its holder runs no migration just now.
+
+        Raises:
+            ProblemError: the database cannot be reached or read.
+        """
+        ...
+
         """The rows of `schema_migrations`, oldest first."""
         ...
 

@@ -52,6 +52,23 @@ class PendingStep:
 
 
 @value(kw_only=True)
+class Work:
+    """A step that runs now.
+
+    Args:
+        step: which one.
+        since: its start, UTC.
+        progress: how far it has come; None when it is over soon, or the server counts nothing, or keeps that from us.
+        blocked_by: who holds what it waits for.
+    """
+
+    step: PendingStep
+    since: datetime | None = None
+    progress: StepProgress | None = None
+    blocked_by: tuple[Blocker, ...] = ()
+
+
+@value(kw_only=True)
 class LastStep:
     """The last good step in one direction."""
 
@@ -79,8 +96,9 @@ class DatabaseStatus:
         failing_since: the first failure of the current run of failures, None when the last attempt worked.
         drift_since: when it left its declared state.
         target_since: commit time of the change that declared this target.
+        holder: who else holds the lock, when that is waited for or a step of it runs.
         running_since: the start of the step that runs now.
-        running: the step that runs now.
+        running: the step that runs now, here or by the process that holds the lock.
         progress: how far it has come; None when it is over soon, or the server counts nothing.
         blocked_by: who holds what it waits for.
         next_retry_at: when it will be tried again by itself.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from reconciler.model import (
+    Blocker,
     Condition,
     ConditionStatus,
     DatabaseStatus,
@@ -17,6 +19,7 @@ from reconciler.model import (
     RowStatus,
     State,
     Step,
+    Work,
 )
 from reconciler.status.facts import Facts
 from reconciler.status.states import STATE_OF
@@ -63,7 +66,8 @@ def evaluate(facts: Facts, previous: DatabaseStatus | None, now: datetime) -> Da
     looked = (
         observation is not None or facts.error is not None or facts.suspended or bool(facts.manifest_problems)
     )
-    holder = _holder(facts) if state is State.WAITING else None
+    work = _work(facts, state)
+    holder = _holder(facts) if state is State.WAITING or facts.work is not None else None
     drift = _drift(facts)
     return DatabaseStatus(
         environment=facts.environment,
@@ -91,10 +95,10 @@ def evaluate(facts: Facts, previous: DatabaseStatus | None, now: datetime) -> Da
         drift_since=_drift_since(facts, drift, before, now),
         target_since=facts.target_since,
         suspended_since=(before.suspended_since or now) if state is State.SUSPENDED else None,
-        running=facts.running if state is State.MIGRATING else None,
-        running_since=facts.running_since if state is State.MIGRATING else None,
-        progress=facts.progress if state is State.MIGRATING else None,
-        blocked_by=facts.blocked_by if state is State.MIGRATING else (),
+        running=work.step if work is not None else None,
+        running_since=work.since if work is not None else None,
+        progress=work.progress if work is not None else None,
+        blocked_by=work.blocked_by if work is not None else (),
         last_reconcile_at=now if looked else before.last_reconcile_at,
         last_success_at=now if state is State.IN_SYNC else before.last_success_at,
         next_retry_at=facts.next_retry_at,
@@ -116,16 +120,22 @@ def _judge(facts: Facts) -> _Verdict:
     if facts.manifest_problems:
         return _stopped_by(facts, facts.manifest_problems)
     if running is not None:
-        message = f"running the {running.direction} of migration {running.version} ({running.name})"
-        if facts.blocked_by:
-            message += f", blocked by {', '.join(blocker.name for blocker in facts.blocked_by)}"
+        message = f"running {_in_words(running, facts.blocked_by)}"
         return _Verdict(State.MIGRATING, Condition.RECONCILING, Reason.PROGRESSING, message)
     if facts.hook:
         message = f"running the hook {facts.hook}"
         return _Verdict(State.MIGRATING, Condition.RECONCILING, Reason.PROGRESSING, message)
     problems = _problems(facts)
+    if facts.work is not None:
+        # what failed or is in doubt is being worked on; what our own plan is refused for is not
+        problems = tuple(problem for problem in problems if problem.reason.is_refusal)
     if problems:
         return _stopped_by(facts, problems)
+    if facts.work is not None:
+        holder = _holder(facts)
+        who = holder.owner if holder is not None else "somebody else"
+        message = f"{who} runs {_in_words(facts.work.step, facts.work.blocked_by)}"
+        return _Verdict(State.MIGRATING, Condition.RECONCILING, Reason.PROGRESSING, message)
     if plan is None:
         return _Verdict(None, Condition.RECONCILING, Reason.PROGRESSING, "not looked at yet")
     if plan.steps or plan.pins or plan.untouched:
@@ -301,6 +311,23 @@ def _to_do(plan: Plan) -> str:
     shown = [f"{step.direction} {step.version}" for step in plan.steps[:_STEPS_NAMED]]
     more = len(plan.steps) - len(shown)
     return f"to run: {', '.join(shown)}" + (f" and {more} more" if more else "")
+
+
+def _work(facts: Facts, state: State | None) -> Work | None:
+    """Our own step that runs now, or the one of whoever holds the lock."""
+    if state is not State.MIGRATING or facts.running is None:
+        return facts.work
+    return Work(
+        step=facts.running,
+        since=facts.running_since,
+        progress=facts.progress,
+        blocked_by=facts.blocked_by,
+    )
+
+
+def _in_words(step: PendingStep, blockers: Sequence[Blocker]) -> str:
+    blocked = f", blocked by {', '.join(blocker.name for blocker in blockers)}" if blockers else ""
+    return f"the {step.direction} of migration {step.version} ({step.name}){blocked}"
 
 
 def _holder(facts: Facts) -> LockHolder | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.model import Blocker, LockHolder, Observation, PendingStep, Plan, Problem, StepProgress
+from reconciler.model import Blocker, LockHolder, Observation, PendingStep, Plan, Problem, StepProgress, Work
 from reconciler.model.value import value
 
 
@@ -27,7 +27,8 @@ class Facts:
         plan: what was decided from that reading, after whatever failed; None when the database was not reached.
         error: what made this pass stop short.
         holder: who else holds the lock.
-        running: the step that runs now.
+        work: what that holder is at; None when it runs no step, or nobody looked.
+        running: our own step that runs now.
         running_since: its start, UTC.
         progress: how far it has come.
         hook: the hook that runs now, in words; empty when none does.
@@ -53,6 +54,7 @@ class Facts:
     plan: Plan | None = None
     error: Problem | None = None
     holder: LockHolder | None = None
+    work: Work | None = None
     running: PendingStep | None = None
     running_since: datetime | None = None
     hook: str = ""

@@ -34,6 +34,8 @@ from reconciler.model import Blocker, StepProgress
                 phase="building index: scanning table (part 3 of 12)", percent=25.0, object="public.a"
             ),
         ),
+        # the first block of a table, or the last
+        (("building index: scanning table", "a", 84, 84, 0, 0, 0, 0), StepProgress(phase="building index: scanning table", object="a")),
         # a table that grows while it is read; an empty one; data whose size nobody knows
         (("vacuum: scanning heap", "a", 7, 5, None, None, None, None), StepProgress(phase="vacuum: scanning heap", percent=100.0, object="a")),
         (("vacuum: scanning heap", "a", 0, 0, None, None, None, None), StepProgress(phase="vacuum: scanning heap", object="a")),

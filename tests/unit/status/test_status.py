@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.manifest import DownPolicy
 from reconciler.model import (
+    Blocker,
     Condition,
     ConditionStatus,
     DatabaseStatus,
@@ -22,6 +23,8 @@ from reconciler.model import (
     Reason,
     RowStatus,
     State,
+    StepProgress,
+    Work,
 )
 from reconciler.status import STATE_OF, Facts, evaluate, pending_step
 from tests.unit.planner.builders import (
@@ -242,6 +245,46 @@ def test_a_row_in_doubt_is_waiting_while_somebody_works_on_it() -> None:
     known = facts(2, observation=observation, plan=planned([file(1), split], observation, 2))
     assert evaluate(replace(known, holder=HOLDER), None, NOW).state is State.WAITING
     assert evaluate(known, None, NOW).state is State.FAILED
+
+
+AT_WORK = Work(
+    step=RUNNING,
+    since=NOW,
+    progress=StepProgress(phase="sorting"),
+    blocked_by=(Blocker(pid=7),),
+)
+
+
+def test_what_the_holder_of_the_lock_is_at_is_migrating() -> None:
+    status = evaluate(replace(PENDING, holder=HOLDER, work=AT_WORK), None, LATER)
+    assert (status.state, status.holder, status.holder_since) == (State.MIGRATING, HOLDER.owner, NOW)
+    assert (status.running, status.running_since, status.progress) == (RUNNING, NOW, AT_WORK.progress)
+    assert status.blocked_by == AT_WORK.blocked_by
+    assert condition(status, Condition.RECONCILING).message == (
+        f"{HOLDER.owner} runs the up of migration 2 (step_2), blocked by pid 7"
+    )
+    assert Condition.RECONCILING in true_conditions(status)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        IN_SYNC,
+        facts(None),
+        replace(PENDING, error=problem(Reason.STATEMENT_FAILED)),
+        replace(PENDING, error=problem(Reason.OUTCOME_UNKNOWN)),
+    ],
+)
+def test_it_is_migrating_whatever_was_before(known: Facts) -> None:
+    status = evaluate(replace(known, holder=HOLDER, work=AT_WORK), None, LATER)
+    assert (status.state, status.problem) == (State.MIGRATING, None)
+
+
+def test_what_is_against_a_rule_stands_while_somebody_else_is_at_work() -> None:
+    known = replace(PENDING, error=problem(Reason.CHECKSUM_MISMATCH), holder=HOLDER, work=AT_WORK)
+    status = evaluate(known, None, LATER)
+    assert (status.state, status.running, status.holder) == (State.BLOCKED, RUNNING, HOLDER.owner)
+    assert status.problem is not None
 
 
 def test_suspended_comes_before_everything() -> None:
