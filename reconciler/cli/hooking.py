@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from reconciler.cli.terminal import write_note
-from reconciler.model import Hook, HookOccasion, HookResult
+from reconciler.model import Hook, HookOccasion, HookResult, Reason
 from reconciler.report.text import elapsed, one_line, printable
 
 
@@ -31,7 +31,9 @@ class HookNotes:
 
     def hook_finished(self, result: HookResult) -> None:
         """A hook has ended; why one failed is told with the result of the command."""
-        ended = "failed" if result.problem is not None else "done"
+        ended = "done"
+        if result.problem is not None:
+            ended = "ended" if result.problem.reason is Reason.INTERRUPTED else "failed"
         made = f", made {one_line(result.artefact)}" if result.artefact else ""
         self._note(f"{self._name}: hook {result.hook.label} {ended} after {elapsed(result.duration)}{made}")
 

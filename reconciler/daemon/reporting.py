@@ -105,7 +105,10 @@ class PassReport:
             observation: the database as it was found afterwards; None when it could not be read.
         """
         if step is None:
-            self._shared.log.warning("interrupted", **self._names, outcome="no step was running")
+            outcome = "no step was running"
+            if self.hooks.interrupted:
+                outcome = f"the hook {self.hooks.interrupted} was ended; {outcome}"
+            self._shared.log.warning("interrupted", **self._names, outcome=outcome)
         else:
             became = what_became(step, observation)
             self._shared.log.warning("interrupted", **self._names, **_of(step), outcome=became)

@@ -118,7 +118,7 @@ class Records:
         return {
             **self.empty_event("finished"),
             **self.facts(step, attempt_id),
-            "outcome": "interrupted" if problem.reason is Reason.INTERRUPTED else "failed",
+            "outcome": _outcome(problem),
             "execution_time_ms": milliseconds,
             "reason": problem.reason.value,
             "message": mask_literals(problem.message),
@@ -161,11 +161,14 @@ class Records:
         """The journal's columns for a hook that ran."""
         occasion, problem = result.occasion, result.problem
         way = f"{occasion.moment}, from version {occasion.from_version} to {occasion.target_version}"
-        lines = [way] if problem is None else [f"{way}: {problem.message}", *problem.detail.splitlines()]
+        written = problem.detail.splitlines() if problem is not None else []
+        # the message ends with the last of the lines that follow here
+        headline = problem.message.removesuffix(f": {written[-1]}" if written else "") if problem is not None else ""
+        lines = [f"{way}: {headline}" if headline else way, *written]
         return {
             "attempt": str(uuid.uuid4()),
             "name": result.hook.label[:255],
-            "outcome": "success" if problem is None else "failed",
+            "outcome": _outcome(problem),
             "execution_time_ms": min(round(result.duration * 1000), _LONGEST_DURATION),
             "reason": problem.reason.value if problem is not None else None,
             "message": redact("\n".join(lines)),
@@ -211,6 +214,12 @@ def kept(migration: Migration, token_checksum: str) -> dict[str, Literal]:
         "lock_timeout": directives.lock_timeout,
         "statement_timeout": directives.statement_timeout,
     }
+
+
+def _outcome(problem: Problem | None) -> str:
+    if problem is None:
+        return "success"
+    return "interrupted" if problem.reason is Reason.INTERRUPTED else "failed"
 
 
 def _as_json(blockers: Sequence[Blocker]) -> str | None:

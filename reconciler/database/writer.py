@@ -373,6 +373,12 @@ class HeldLock:
         known = self.records.plain_event(event, problem, of=of)
         await self.write(self._session.queries("insert_event", **known), doing=f"recording the {event} event")
 
+    async def confirm_lock(self) -> None:
+        """Ask whether the lock is still ours; see `reconciler.model.Writer.confirm_lock`."""
+        await self.write(doing="asking whether the lock is still ours")
+        if self._session.interrupted:
+            raise asyncio.CancelledError
+
     async def record_hook(self, result: HookResult) -> None:
         """Write a `hook` event; see `reconciler.model.Writer.record_hook`."""
         known = self.records.hook_event(result)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -15,7 +16,8 @@ _PATIENCE = 5.0
 _LAST_PATIENCE = 1.0
 """Seconds to wait for what SIGKILL ends, and for the end of the output: a process that left the group may keep that open."""
 _PAUSE = 0.02
-_CHUNK = 65_536
+_CHUNK = 1024
+"""Bytes that are read at a time: what is made of them must not keep everything else of this process waiting."""
 
 
 async def run_group(
@@ -25,6 +27,8 @@ async def run_group(
     *,
     timeout: float,
     on_output: Callable[[bytes], None],
+    on_start: Callable[[int], None],
+    stop: Awaitable[object],
 ) -> int | None:
     """Run a program until it ends, and end with it whatever it left running in its process group.
 
@@ -35,9 +39,11 @@ async def run_group(
         timeout: seconds it may take, 0 = for ever; then its group gets SIGTERM, and SIGKILL 5 s later. So does it when this
             task is cancelled.
         on_output: called with what it writes to standard output and standard error, in one stream.
+        on_start: called with the number of its group once it runs.
+        stop: its group is ended, as when it took too long, once this is done.
 
     Returns:
-        its exit status, negative for the signal that ended it; None when it took too long.
+        its exit status, negative for the signal that ended it; None when it took too long or was told to stop.
 
     Raises:
         OSError: it cannot be started.
@@ -58,12 +64,12 @@ async def run_group(
         raise
     finally:
         os.close(writing)
+    on_start(process.pid)
     output = _Reader(reading, on_output)
+    stopped, ended = asyncio.ensure_future(stop), asyncio.ensure_future(process.wait())
     try:
-        async with asyncio.timeout(timeout or None):
-            return await process.wait()
-    except TimeoutError:
-        return None
+        await asyncio.wait((ended, stopped), timeout=timeout or None, return_when=asyncio.FIRST_COMPLETED)
+        return ended.result() if ended.done() else None
     finally:
         # also while this task is being cancelled, and once more when that is asked for again
         ending = asyncio.ensure_future(_end(process, output))
@@ -73,6 +79,8 @@ async def run_group(
             _signal(process.pid, signal.SIGKILL)
             await ending
             raise
+        finally:
+            ended.cancel()
 
 
 async def _end(process: Process, output: _Reader) -> None:
@@ -82,12 +90,25 @@ async def _end(process: Process, output: _Reader) -> None:
             alive = _signal(process.pid, number)
             while alive and monotonic() < deadline:
                 await asyncio.sleep(_PAUSE)
+                if process.returncode is not None:
+                    _reap(process.pid)
                 alive = _signal(process.pid, 0)
             if not alive:
                 break
         await asyncio.wait([output.ended], timeout=_LAST_PATIENCE)
     finally:
         output.close()
+
+
+def _reap(group: int) -> None:
+    """Take what has ended of a process group off the system's list, where it counts as being there still.
+
+    In a container this may be the first process, which whatever lost its parent is left to. Only for a group whose first process
+    has been waited for, which asyncio does.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
 
 
 def _signal(group: int, number: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
+from reconciler.hooks.lifeline import SHELL, Lifeline
 from reconciler.hooks.listener import HookListener
 from reconciler.hooks.output import Output
 from reconciler.hooks.process import run_group
@@ -36,26 +37,41 @@ class Runner:
         self._listener = listener
         self._surroundings = surroundings
 
-    async def run(self, hook: Hook, occasion: HookOccasion) -> HookResult:
+    async def run(
+        self, hook: Hook, occasion: HookOccasion, *, stop: Awaitable[str] | None = None
+    ) -> HookResult:
         """Run one hook to its end; see `reconciler.model.HookRunner`."""
         self._listener.hook_started(hook, occasion)
         began = monotonic()
         output = Output(lambda line: self._listener.hook_output(hook, occasion, line))
+        # one that nobody ever sets will do
+        stopped = (
+            asyncio.ensure_future(stop) if stop is not None else asyncio.get_running_loop().create_future()
+        )
+
+        def finished(problem: Problem | None) -> HookResult:
+            result = HookResult(
+                hook=hook,
+                occasion=occasion,
+                duration=monotonic() - began,
+                artefact=output.artefact,
+                problem=problem,
+            )
+            self._listener.hook_finished(result)
+            return result
+
         try:
-            problem = await self._run(hook, occasion, output)
+            problem = await self._run(hook, occasion, output, stopped)
         except ProblemError as error:
             problem = error.problem
-        result = HookResult(
-            hook=hook,
-            occasion=occasion,
-            duration=monotonic() - began,
-            artefact=output.artefact,
-            problem=problem,
-        )
-        self._listener.hook_finished(result)
-        return result
+        except asyncio.CancelledError:
+            finished(_interrupted(hook, occasion, "its run was cancelled", output.last_lines))
+            raise
+        return finished(problem)
 
-    async def _run(self, hook: Hook, occasion: HookOccasion, output: Output) -> Problem | None:
+    async def _run(
+        self, hook: Hook, occasion: HookOccasion, output: Output, stop: asyncio.Future[str]
+    ) -> Problem | None:
         import shutil
         import tempfile
 
@@ -65,26 +81,51 @@ class Runner:
         except OSError as error:
             return _failed(hook, occasion, f"has no folder to run in: {error}")
         try:
-            status = await run_group(
-                hook.command,
-                self._environment(occasion, dsn),
-                folder,
-                timeout=hook.timeout,
-                on_output=output.feed,
-            )
-        except OSError as error:
-            return _failed(hook, occasion, f"cannot be started: {_why_not(hook.command[0], error)}")
-        except ValueError:
-            return _failed(
-                hook, occasion, "cannot be started: its command is not all text that a program can be given"
-            )
+            status = await self._run_in(folder, hook, occasion, dsn, output, stop)
+        except _NotStartedError as error:
+            return _failed(hook, occasion, f"cannot be started: {error}")
         finally:
             output.end()
             # a hook may leave much behind
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
         if status == 0:
             return None
+        if status is None and stop.done():
+            return _interrupted(hook, occasion, stop.result(), output.last_lines)
         return _failed(hook, occasion, _ending(hook, status), output.last_lines)
+
+    async def _run_in(
+        self,
+        folder: Path,
+        hook: Hook,
+        occasion: HookOccasion,
+        dsn: Secret,
+        output: Output,
+        stop: asyncio.Future[str],
+    ) -> int | None:
+        lifeline = Lifeline(folder)
+        try:
+            await lifeline.begin()
+        except OSError as error:
+            raise _NotStartedError(
+                f"{_why_not(SHELL, error)}, which sees to its end should we be killed"
+            ) from None
+        try:
+            return await run_group(
+                hook.command,
+                self._environment(occasion, dsn),
+                folder,
+                timeout=hook.timeout,
+                on_output=output.feed,
+                on_start=lifeline.hold,
+                stop=stop,
+            )
+        except OSError as error:
+            raise _NotStartedError(_why_not(hook.command[0], error)) from None
+        except ValueError:
+            raise _NotStartedError("its command is not all text that a program can be given") from None
+        finally:
+            await lifeline.end()
 
     def _environment(self, occasion: HookOccasion, dsn: Secret) -> dict[str, str]:
         """All that a hook gets to know. No other variable of this process: those hold the secrets of other databases."""
@@ -108,6 +149,10 @@ class Runner:
         }
 
 
+class _NotStartedError(Exception):
+    """A hook cannot be started, and why."""
+
+
 def _why_not(program: str, error: OSError) -> str:
     match error:
         case FileNotFoundError() if "/" in program:
@@ -129,6 +174,15 @@ def _ending(hook: Hook, status: int | None) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"was ended by {name}"
+
+
+def _interrupted(hook: Hook, occasion: HookOccasion, why: str, last_lines: tuple[str, ...]) -> Problem:
+    return Problem(
+        reason=Reason.INTERRUPTED,
+        message=f"the hook {hook.label} ({occasion.moment}) was ended before it was done: {why}",
+        remedy="nothing need be done: what it belongs to is tried again",
+        detail="\n".join(last_lines),
+    )
 
 
 def _failed(hook: Hook, occasion: HookOccasion, how: str, last_lines: tuple[str, ...] = ()) -> Problem:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from time import monotonic
+
 from reconciler.model import (
     Actor,
     ErrorClass,
+    Hook,
     HookMoment,
     HookOccasion,
+    HookResult,
     HookRunner,
     Hooks,
     Plan,
@@ -18,6 +24,12 @@ from reconciler.model import (
 from reconciler.operations.declaration import Declaration
 
 _FOR_GOOD = (ErrorClass.PERMANENT, ErrorClass.AMBIGUOUS)
+_LOST = (Reason.LOCK_LOST, Reason.CONNECTION_FAILED)
+"""What it means that the lock is no longer ours; another error of asking, a full disk say, does not mean that."""
+_LOOK = 2.0
+"""Seconds between two looks whether the lock is still ours while a hook runs: somebody else may be at work otherwise."""
+_LAST_WORD = 1.0
+"""Seconds that the journal has to be told of a hook that ended with us."""
 
 
 class HooksOfRun:
@@ -61,8 +73,7 @@ class HooksOfRun:
 
     async def _run(self, writer: Writer, moment: HookMoment) -> None:
         for hook in self._hooks.at(moment):
-            assert self._runner is not None
-            result = await self._runner.run(hook, self._occasion(moment))
+            result = await self._run_one(writer, hook, self._occasion(moment))
             # fenced: it also tells whether the lock is still ours after what may have taken an hour
             await writer.record_hook(result)
             if result.problem is not None:
@@ -72,14 +83,47 @@ class HooksOfRun:
         self, writer: Writer, moment: HookMoment, problem: Problem | None = None
     ) -> None:
         for hook in self._hooks.at(moment):
-            assert self._runner is not None
-            result = await self._runner.run(hook, self._occasion(moment, problem))
-            if result.problem is not None:
-                self.warnings.append(result.problem)
             try:
+                result = await self._run_one(writer, hook, self._occasion(moment, problem))
+                if result.problem is not None:
+                    self.warnings.append(result.problem)
                 await writer.record_hook(result)
             except ProblemError as error:
                 self.warnings.append(error.problem)
+
+    async def _run_one(self, writer: Writer, hook: Hook, occasion: HookOccasion) -> HookResult:
+        """Run a hook to its end, or until the lock is lost or this task is cancelled.
+
+        Raises:
+            ProblemError: the lock was lost, and the hook was ended.
+        """
+        assert self._runner is not None
+        # the lock may be what the failure was about: whoever is to be told of it must be
+        guarded = occasion.moment is not HookMoment.ON_FAILURE or await _lost(writer) is None
+        stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        work = asyncio.ensure_future(self._runner.run(hook, occasion, stop=stop))
+        try:
+            look = monotonic() + _LOOK
+            while not (await asyncio.wait((work,), timeout=max(0.0, look - monotonic())))[0]:
+                lost = await _lost(writer) if guarded else None
+                if lost is not None and not work.done():
+                    stop.set_result(f"the lock was lost meanwhile: {lost.message}")
+                    await asyncio.shield(work)
+                    raise ProblemError(lost)
+                look = monotonic() + _LOOK
+            return work.result()
+        except asyncio.CancelledError:
+            if not stop.done():
+                stop.set_result("this process was told to stop")
+            try:
+                result = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # told once more: not even SIGTERM is waited for
+                work.cancel()
+                raise
+            with contextlib.suppress(ProblemError, TimeoutError):
+                await asyncio.wait_for(asyncio.shield(writer.record_hook(result)), _LAST_WORD)
+            raise
 
     def _occasion(self, moment: HookMoment, problem: Problem | None = None) -> HookOccasion:
         return HookOccasion(
@@ -91,6 +135,15 @@ class HooksOfRun:
             revision=self._revision,
             problem=problem,
         )
+
+
+async def _lost(writer: Writer) -> Problem | None:
+    """Why the lock is no longer ours; None when it is, as far as anybody can tell."""
+    try:
+        await writer.confirm_lock()
+    except ProblemError as error:
+        return error.problem if error.problem.reason in _LOST else None
+    return None
 
 
 def hooks_not_allowed(hooks: Hooks, environment: str) -> Problem:

@@ -187,7 +187,7 @@ def lock_note(state: LockState) -> str:
     if state.session is not None:
         return (
             "what runs in it is rolled back; a migration outside a transaction stops half-way, and the next pass finds "
-            "out how far it came"
+            "out how far it came; a hook that its holder runs is ended"
         )
     if state.leased:
         return "its holder may still be at work: its next write into our tables fails, and what it runs until then stays"
