@@ -29,10 +29,10 @@ from reconciler.model import (
     Repairer,
     StepWatcher,
     StoredDown,
+    Work,
     Writer,
 )
 from reconciler.planner import claimed_by_other, foreign_history
-    Work,
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -55,10 +55,10 @@ class PostgresDatabase:
         self._session: Session | None = None
         self._reader: Reader | None = None
         self._schema = ""
+        self._show_queries = False
 
     async def observe(self) -> Observation:
         """Read history, lock, claim and last failure; see `reconciler.model.Database`. While nothing has changed, the same
-        self._show_queries = False
         object is returned."""
         session = await self._open()
         try:
@@ -144,15 +144,15 @@ class PostgresDatabase:
 
         return await read_lock(await self._open())
 
+    async def read_work(self) -> Work | None:
+        """Read what the holder of the lock is at; see `reconciler.model.Database.read_work`."""
+        return await read_work(await self._open(), show_queries=self._show_queries)
+
     async def unlock(self, state: LockState, actor: Actor, reason: str) -> None:
         """Free the lock; see `reconciler.model.Database.unlock`."""
         from reconciler.database.unlocking import free_lock
 
         await free_lock(await self._open(), state, actor, reason)
-    async def read_work(self) -> Work | None:
-        """Read what the holder of the lock is at; see `reconciler.model.Database.read_work`."""
-        return await read_work(await self._open(), show_queries=self._show_queries)
-
 
     async def close(self) -> None:
         """Close the connection. The next use opens a new one."""
@@ -166,12 +166,12 @@ class PostgresDatabase:
         await self.close()
         settings = await self._settings()
         self._session = await Session.open(settings)
+        self._show_queries = settings.show_queries
         if self._reader is None or self._schema != settings.history_schema:
             self._reader = Reader(settings.history_schema)
             self._schema = settings.history_schema
         return self._session
 
-        self._show_queries = settings.show_queries
     async def _glance_with(self, session: Session) -> Observation:
         assert self._reader is not None
         return await self._reader.glance(session)

@@ -255,19 +255,11 @@ VALUES (:attempt, :event, :version, :name, :direction, :outcome, :script_source,
     :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
 -- name: insert_hook
--- A hook is of a whole run, not of one migration, whose newest attempt it must not be taken for. What the hook's last run told is
--- not told again, unless something else has happened since: one that fails is tried every few minutes for as long as it does.
+-- A hook is of a whole run, not of one migration, whose newest attempt it must not be taken for.
 INSERT INTO {journal} (attempt, event, name, outcome, execution_time_ms, reason, message, artefact,
     git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
-SELECT :attempt, 'hook', :name, :outcome, :execution_time_ms, :reason, :message, :artefact,
-    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence
-WHERE :artefact::text IS NOT NULL OR NOT EXISTS (
-    SELECT FROM {journal} AS told
-    WHERE told.event = 'hook' AND told.name = :name
-      AND (told.outcome, told.reason, told.message) IS NOT DISTINCT FROM (:outcome::text, :reason::text, :message::text)
-      AND told.fence = (SELECT max(earlier.fence) FROM {journal} AS earlier
-                        WHERE earlier.event = 'hook' AND earlier.name = :name AND earlier.fence < :fence)
-      AND NOT EXISTS (SELECT FROM {journal} AS since WHERE since.event <> 'hook' AND since.recorded_at > told.recorded_at))
+VALUES (:attempt, 'hook', :name, :outcome, :execution_time_ms, :reason, :message, :artefact,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
 -- name: insert_attempts
 -- One row an event; the first that is returned is that of the first row.
@@ -545,6 +537,27 @@ SELECT lower(command), (SELECT oid::regclass::text FROM pg_catalog.pg_class WHER
        NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
 FROM pg_catalog.pg_stat_progress_copy WHERE pid = :pid
 
+-- name: read_work
+-- The session that holds the lock, and what it is at: of the journal's newest events, the attempt that was begun under the lock as it
+-- is held now and has not ended. What an earlier holder left behind in the lock's row is older than a session that says nothing there.
+SELECT held.pid, begun.version, begun.name, begun.direction, begun.script_source, extract(epoch FROM begun.recorded_at)::float8,
+       NOT EXISTS (SELECT FROM {history} AS row WHERE row.version = begun.version AND row.status = 'running')
+FROM pg_catalog.pg_locks held
+JOIN {lock} AS owned ON owned.id = 1
+LEFT JOIN pg_catalog.pg_stat_activity activity ON activity.pid = held.pid
+CROSS JOIN LATERAL (
+    SELECT started.*
+    FROM (SELECT * FROM {journal} ORDER BY recorded_at DESC, id DESC LIMIT 50) started
+    WHERE started.event = 'started' AND started.fence = owned.fence
+      AND NOT EXISTS (SELECT FROM {journal} AS ended WHERE ended.recorded_at >= started.recorded_at
+                      AND ended.attempt = started.attempt AND ended.event = 'finished')
+    ORDER BY started.recorded_at DESC LIMIT 1
+) begun
+WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+  AND held.classid = :key_high AND held.objid = :key_low
+  AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND owned.owner IS NOT NULL AND (activity.backend_start IS NULL OR activity.backend_start <= owned.since)
+
 -- name: pin_row
 UPDATE {history}
 SET name = :name, checksum = :checksum, token_checksum = :token_checksum, down_script = :down_script, down_checksum = :down_checksum,
@@ -622,27 +635,6 @@ SELECT 1 / count(*) FILTER (WHERE done) FROM ended
 
 -- name: clear_lock_row
 -- Divides by zero when somebody else has taken the lock since.
--- name: read_work
--- The session that holds the lock, and what it is at: of the journal's newest events, the attempt that was begun under the lock as it
--- is held now and has not ended. What an earlier holder left behind in the lock's row is older than a session that says nothing there.
-SELECT held.pid, begun.version, begun.name, begun.direction, begun.script_source, extract(epoch FROM begun.recorded_at)::float8,
-       NOT EXISTS (SELECT FROM {history} AS row WHERE row.version = begun.version AND row.status = 'running')
-FROM pg_catalog.pg_locks held
-JOIN {lock} AS owned ON owned.id = 1
-LEFT JOIN pg_catalog.pg_stat_activity activity ON activity.pid = held.pid
-CROSS JOIN LATERAL (
-    SELECT started.*
-    FROM (SELECT * FROM {journal} ORDER BY recorded_at DESC, id DESC LIMIT 50) started
-    WHERE started.event = 'started' AND started.fence = owned.fence
-      AND NOT EXISTS (SELECT FROM {journal} AS ended WHERE ended.recorded_at >= started.recorded_at
-                      AND ended.attempt = started.attempt AND ended.event = 'finished')
-    ORDER BY started.recorded_at DESC LIMIT 1
-) begun
-WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
-  AND held.classid = :key_high AND held.objid = :key_low
-  AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-  AND owned.owner IS NOT NULL AND (activity.backend_start IS NULL OR activity.backend_start <= owned.since)
-
 WITH cleared AS (
     UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL, renewed_at = pg_catalog.clock_timestamp()
     WHERE id = 1 AND fence = :fence RETURNING 1

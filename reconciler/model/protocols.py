@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -132,16 +132,8 @@ class Writer(Protocol):
         """Make every step run so far durable."""
         ...
 
-    async def confirm_lock(self) -> None:
-        """Ask whether the lock is still ours.
-
-        Raises:
-            ProblemError: `LockLost`, or the database could not be reached.
-        """
-        ...
-
     async def record_hook(self, result: HookResult) -> None:
-        """Write a `hook` event to the journal, unless an earlier run of the same plan said just the same.
+        """Write a `hook` event to the journal.
 
         Raises:
             ProblemError: `LockLost`, or the database could not be reached.
@@ -152,14 +144,8 @@ class Writer(Protocol):
 class HookRunner(Protocol):
     """Runs the hooks of one database. Whoever hands one out has consented to run what git says."""
 
-    async def run(self, hook: Hook, occasion: HookOccasion, *, stop: Awaitable[str] | None = None) -> HookResult:
-        """Run one hook to its end. That it failed is in the result; when the task is cancelled, the hook is ended.
-
-        Args:
-            hook: what to run.
-            occasion: what it is told.
-            stop: once it is done, the hook is ended for the reason it gives, and that is in the result.
-        """
+    async def run(self, hook: Hook, occasion: HookOccasion) -> HookResult:
+        """Run one hook to its end. That it failed is in the result; when the task is cancelled, the hook is ended."""
         ...
 
 
@@ -261,6 +247,17 @@ class Database(Protocol):
         """Read all there is to know of the lock. Needs no privilege on our tables as long as they are not there."""
         ...
 
+    async def read_work(self) -> Work | None:
+        """Read what the process that holds the lock is at. Needs no write privilege.
+
+        Returns:
+            None when nobody holds the lock, or its holder runs no migration just now.
+
+        Raises:
+            ProblemError: the database cannot be reached or read.
+        """
+        ...
+
     async def unlock(self, state: LockState, actor: Actor, reason: str) -> None:
         """Free the lock: end the session that holds it, withdraw a lease, clear a forgotten row; and say so in the journal.
 
@@ -275,17 +272,6 @@ class Database(Protocol):
         ...
 
     async def applied(self, version: int | None = None) -> list[AppliedMigration]:
-    async def read_work(self) -> Work | None:
-        """Read what the process that holds the lock is at. Needs no write privilege.
-
-        Returns:
-            None when nobody holds the lock, or its holder runs no migration just now.
-
-        Raises:
-            ProblemError: the database cannot be reached or read.
-        """
-        ...
-
         """The rows of `schema_migrations`, oldest first."""
         ...
 
