@@ -14,6 +14,7 @@ from reconciler.database.connecting import ConnectionSettings
 from reconciler.database.objects import read_states
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
 from reconciler.database.session import Session
+from reconciler.database.trust import strangers_problem
 from reconciler.database.watching import Watch, read_work
 from reconciler.database.writer import HeldLock
 from reconciler.model import (
@@ -258,15 +259,24 @@ class PostgresDatabase:
             )
         if seen.foreign_history is not None:
             raise ProblemError(foreign_history(seen.foreign_history))
+        assert self._reader is not None
+        if self._reader.strangers:
+            raise ProblemError(strangers_problem(self._schema, self._reader.strangers))
         if seen.initialised:
             return
         ((exists,),) = await session.read(
             session.queries("schema_exists", schema=self._schema), doing="looking for our schema"
         )
-        creations = [session.queries("create_tables")]
+        creations = [session.queries("create_tables"), session.queries("refuse_strangers")]
         if not exists[0]:
             creations.insert(0, session.queries("create_schema"))
-        await session.transact(*creations, doing="creating our tables")
+        try:
+            await session.transact(*creations, doing="creating our tables")
+        except ProblemError as error:
+            if error.problem.sqlstate != "22012":
+                raise
+            # nobody was there a moment ago; who it is now, the next attempt says
+            raise ProblemError(strangers_problem(self._schema, ())) from None
 
     async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID, *, taking_over: bool) -> int:
         claim = actor.claim

@@ -35,11 +35,48 @@ SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system())::text,
        (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())::bigint,
        pg_catalog.current_setting('server_version')
 
+-- name: trusted
+-- A condition, on a row c of pg_class: its owner may do already what we may. Whoever owns a table can have any code of theirs run with
+-- the rights of all who write to it. A superuser is a member of every role, which says nothing of these.
+EXISTS (SELECT FROM pg_catalog.pg_roles we, pg_catalog.pg_roles owner
+        WHERE we.rolname = current_user AND owner.oid = c.relowner
+          AND (owner.oid = we.oid OR owner.rolsuper OR NOT we.rolsuper AND pg_catalog.pg_has_role(owner.oid, 'USAGE')
+               OR owner.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())))
+
+-- name: hold_history
+-- Nobody puts another table into its place while it is looked at and then read.
+LOCK TABLE {history} IN ACCESS SHARE MODE
+
+-- name: hold_journal
+LOCK TABLE {journal} IN ACCESS SHARE MODE
+
+-- name: hold_lock
+LOCK TABLE {lock} IN ACCESS SHARE MODE
+
+-- name: read_strangers
+-- Which of our tables belong to somebody we do not trust. Reading a plain table runs no code of its owner's, as long as policies of
+-- rows are off; a view does, so this divides by zero when there is one.
+SET LOCAL row_security = off;
+SELECT c.relname, pg_catalog.pg_get_userbyid(c.relowner), current_user::text, 1 / (c.relkind = 'r')::int
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
+  AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = {schema_name} AND NOT {trusted}
+ORDER BY c.relname
+
+-- name: refuse_strangers
+-- Divides by zero when one of our tables belongs to somebody we do not trust: they were faster.
+SELECT 1 / (count(*) = 0)::int
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
+  AND n.nspname = {schema_name} AND NOT {trusted}
+
 -- name: inspect
--- All relations that have the name of one of ours: in our schema or where the search path would find them.
+-- All relations that have the name of one of ours: in our schema or where the search path would find them. And of those whose owner we
+-- do not trust, who that is, who we are, and what kind of relation it is.
 SELECT n.nspname, c.relname,
        (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+       CASE WHEN NOT {trusted} THEN pg_catalog.pg_get_userbyid(c.relowner) END, current_user::text, c.relkind::text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f')

@@ -41,6 +41,7 @@ class Queries:
             "journal": f"{schema}.schema_migrations_journal",
             "lock": f"{schema}.schema_migrations_lock",
             "role": quote_identifier(role) if role else "NONE",
+            "schema_name": escape(history_schema),
         }
         self._blocks = read_blocks(dialect)
         self._escape = escape
@@ -54,7 +55,7 @@ class Queries:
         """
         parts = self._parts.get(name)
         if parts is None:
-            text = self._blocks[name]
+            text = self._blocks[name].replace("{trusted}", self._blocks.get("trusted", ""))
             for placeholder, table in self._names.items():
                 text = text.replace("{" + placeholder + "}", table)
             parts = self._parts[name] = _PARAMETER.split(text)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.database.session import Session
+from reconciler.database.trust import Stranger, read_table
 from reconciler.model import (
     AppliedMigration,
     AttemptKey,
@@ -18,6 +19,7 @@ from reconciler.model import (
     LastFailure,
     LockHolder,
     Observation,
+    ProblemError,
     Reason,
     RowStatus,
     ServerIdentity,
@@ -48,6 +50,8 @@ class Reader:
         self._rows_of: tuple[ServerIdentity, str] | None = None
         self._marks: tuple[Any, ...] | None = None
         self._seen: Observation | None = None
+        self.strangers: tuple[Stranger, ...] = ()
+        """Those of our tables that belong to a role we do not trust, as they were read last: to be read and not to be written."""
 
     async def glance(self, session: Session) -> Observation:
         """As `observe`, for one statement while nothing has changed: then the very same object again.
@@ -86,7 +90,11 @@ class Reader:
         known, self._seen = self._rows_of, None
         queries = session.queries
         # before all else: what changes while we read is then seen as a change the next time
-        first = [queries("read_marks"), queries("read_elsewhere", schema=self._schema)]
+        first = [
+            *(queries(name) for name in ("hold_history", "hold_journal", "hold_lock", "read_strangers")),
+            queries("read_marks"),
+            queries("read_elsewhere", schema=self._schema),
+        ]
         blocks = [
             queries("identity"),
             queries("read_server"),
@@ -96,12 +104,16 @@ class Reader:
         if known is None:
             blocks.append(queries("read_history"))
         try:
-            answers = await session.read(*blocks, before=first, doing="reading the migration history")
+            strangers, *answers = await session.read(
+                *blocks, before=first, doing="reading the migration history"
+            )
             marks = answers[0][0] if answers[0] else None
             rows_of = (_identity(answers[2]), marks[-1]) if marks is not None else None
             if known is not None and rows_of != known:
                 # a change between the two messages is noticed the next time: the rows are newer than the marks
-                answers += await session.read(queries("read_history"), doing="reading the migration history")
+                answers += await read_table(
+                    session, "history", queries("read_history"), doing="reading the migration history"
+                )
         except (
             psycopg.errors.UndefinedTable,
             psycopg.errors.UndefinedColumn,
@@ -109,6 +121,12 @@ class Reader:
         ):
             self._rows_of = None
             return await self._observe_uninitialised(session)
+        except ProblemError as error:
+            if error.problem.sqlstate != "22012":
+                raise
+            self._rows_of = None
+            return await self._observe_uninitialised(session)
+        self.strangers = tuple(Stranger(*found[:3]) for found in strangers)
         _, elsewhere, identity, server, lock, attempts = answers[:6]
         if len(answers) > 6:
             self._rows = tuple(_row(values) for values in answers[6])
@@ -127,7 +145,8 @@ class Reader:
             server_version=_version(identity),
             read_only=bool(server[0][0]),
         )
-        self._seen = observation if marks is not None else None
+        # a glance does not ask again to whom it is that the tables belong
+        self._seen = observation if marks is not None and not strangers else None
         return observation
 
     async def _observe_uninitialised(self, session: Session) -> Observation:
@@ -139,17 +158,30 @@ class Reader:
             before=[queries("read_elsewhere", schema=self._schema), queries("inspect", schema=self._schema)],
             doing="looking for the migration history",
         )
-        columns = {name: list(found) for schema, name, found in relations if schema == self._schema}
+        here = [relation for schema, *relation in relations if schema == self._schema]
+        columns = {name: list(found) for name, found, *_ in here}
         history = columns.get("schema_migrations")
         foreign = _elsewhere(elsewhere, self._schema)
+        strange = [
+            (Stranger(name, owner, we), kind) for name, _, owner, we, kind in here if owner is not None
+        ]
+        self.strangers = tuple(stranger for stranger, _ in strange)
+        views = [stranger for stranger, kind in strange if kind != "r"]
         rows: tuple[HistoryRow, ...] = ()
         adoptable = False
-        if history is not None and _SIGN_OF_OURS in history:
-            (found,) = await session.read(queries("read_history"), doing="reading the migration history")
+        if views:
+            foreign = f"{self._schema}.{views[0].table} (no table, and of {views[0].owner}, whose code it would run with our rights)"
+        elif history is not None and _SIGN_OF_OURS in history:
+            (found,) = await read_table(
+                session, "history", queries("read_history"), doing="reading the migration history"
+            )
             rows = tuple(_row(values) for values in found)
         elif history is not None and sorted(history) == sorted(_OWNER_COLUMNS):
-            (found,) = await session.read(
-                queries("read_adoptable_history"), doing="reading the earlier tool's history"
+            (found,) = await read_table(
+                session,
+                "history",
+                queries("read_adoptable_history"),
+                doing="reading the earlier tool's history",
             )
             rows = tuple(_row(values) for values in found)
             adoptable = True
@@ -177,8 +209,8 @@ async def read_stored_downs(session: Session, versions: list[int]) -> dict[int, 
     if not versions:
         return {}
     try:
-        (rows,) = await session.read(
-            session.queries.stored_downs(versions), doing="reading stored down scripts"
+        (rows,) = await read_table(
+            session, "history", session.queries.stored_downs(versions), doing="reading stored down scripts"
         )
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         return {}
@@ -197,7 +229,9 @@ async def read_applied(session: Session, version: int | None) -> list[AppliedMig
     rows: list[tuple[Any, ...]] = []
     for block in ("read_applied", "read_adoptable_applied"):
         try:
-            (rows,) = await session.read(session.queries(block, version=version), doing="reading the history")
+            (rows,) = await read_table(
+                session, "history", session.queries(block, version=version), doing="reading the history"
+            )
             break
         except psycopg.errors.UndefinedColumn:
             continue
@@ -250,8 +284,11 @@ async def read_journal(session: Session, version: int | None, limit: int) -> lis
     import psycopg.errors
 
     try:
-        (rows,) = await session.read(
-            session.queries("read_journal", version=version, limit=limit), doing="reading the journal"
+        (rows,) = await read_table(
+            session,
+            "journal",
+            session.queries("read_journal", version=version, limit=limit),
+            doing="reading the journal",
         )
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
         return []

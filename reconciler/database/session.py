@@ -89,6 +89,11 @@ class Session:
         return self._connection.info.backend_pid
 
     @property
+    def history_schema(self) -> str:
+        """Where our tables live."""
+        return self._settings.history_schema
+
+    @property
     def server_version(self) -> int:
         """As libpq counts it: 180001 for 18.1."""
         return self._connection.info.server_version

@@ -16,6 +16,7 @@ from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY
 from reconciler.database.records import who
 from reconciler.database.session import Session
+from reconciler.database.trust import read_table, refuse_strangers
 from reconciler.model import Actor, LockSession, LockState, Problem, ProblemError, Reason
 from reconciler.redaction import redact
 
@@ -36,7 +37,7 @@ async def read_lock(session: Session) -> LockState:
     (sessions,) = await session.read(session.queries("lock_session", **_KEY), doing="reading the lock")
     rows: list[tuple[Any, ...]] = []
     try:
-        (rows,) = await session.read(session.queries("lock_row"), doing="reading the lock")
+        (rows,) = await read_table(session, "lock", session.queries("lock_row"), doing="reading the lock")
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
         pass
     owner, mode, since, renewed_at, leased, fence = rows[0] if rows else ("", "", None, None, False, None)
@@ -56,6 +57,8 @@ async def free_lock(session: Session, state: LockState, actor: Actor, reason: st
     now = await read_lock(session)
     if _identity(now) != _identity(state):
         raise ProblemError(_changed(now))
+    if state.fence is not None:
+        await refuse_strangers(session)
     if state.session is not None:
         await _end(session, state, state.session, actor, reason)
     elif state.fence is not None and (state.leased or state.forgotten):

@@ -1,0 +1,196 @@
+"""Tables that somebody without our rights has put where ours belong: whoever owns a table has code run by all who use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import psycopg
+import pytest
+
+from reconciler.database.reading import ADVISORY_KEY
+from reconciler.model import ProblemError, Reason
+from tests.applying import actor, bring, database_at, declare, table
+from tests.command_line import CommandLine
+from tests.looking import exists, rows
+from tests.servers import Role, TestServer
+
+FILES = {"1_a.sql": table("a")}
+COLUMNS = {
+    "schema_migrations": "version bigint PRIMARY KEY, name varchar(255), applied_at timestamp, checksum varchar(64), "
+    "execution_time_ms integer, status varchar(20), error_message text",
+    "schema_migrations_journal": "recorded_at timestamptz, id uuid, attempt uuid, event text, message text",
+    "schema_migrations_lock": "id integer PRIMARY KEY, owner uuid, holder text, mode varchar(10), fence bigint, since timestamptz, "
+    "renewed_at timestamptz, expires_at timestamptz, environment text, database_name text, repository text",
+}
+
+
+class Place(NamedTuple):
+    """A database in whose schema `public` anybody may make tables.
+
+    `lowly` is nobody in particular, `migrator` the role that migrates.
+    """
+
+    server: TestServer
+    name: str
+    lowly: Role
+    migrator: Role
+
+    def dsn(self, role: Role | None = None) -> str:
+        """The way in for a role; the superuser's without one."""
+        return self.server.dsn(self.name, user=role.name) if role is not None else self.server.dsn(self.name)
+
+    def do(self, statements: str, role: Role | None = None) -> None:
+        """Run statements as a role."""
+        with psycopg.connect(self.dsn(role), autocommit=True) as connection:
+            connection.execute(statements.encode())
+
+    def trap(self, name: str) -> None:
+        """Let `lowly` make a table of ours first, and see who writes into it or reads it."""
+        self.do(
+            f"""
+            CREATE TABLE caught (who text);
+            GRANT ALL ON caught TO PUBLIC;
+            CREATE FUNCTION catch() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN INSERT INTO public.caught VALUES (current_user); RETURN NEW; END$$;
+            CREATE TABLE {name} ({COLUMNS[name]});
+            GRANT ALL ON {name} TO PUBLIC;
+            CREATE TRIGGER catch BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW EXECUTE FUNCTION catch();
+            """,
+            self.lowly,
+        )
+
+    @property
+    def caught(self) -> list[tuple[object, ...]]:
+        """Whose rights `lowly` has had."""
+        return rows(self.dsn(), "SELECT who FROM caught")
+
+
+@pytest.fixture
+def place(any_server: TestServer) -> Iterator[Place]:
+    """An empty database of the superuser's."""
+    name = any_server.create_database()
+    lowly, migrator = any_server.create_role(), any_server.create_role()
+    any_server.execute("GRANT CREATE ON SCHEMA public TO PUBLIC", name)
+    yield Place(any_server, name, lowly, migrator)
+    any_server.drop_database(name)
+    any_server.drop_role(lowly)
+    any_server.drop_role(migrator)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("superuser", [False, True], ids=["migrator", "superuser"])
+async def test_a_table_that_somebody_made_before_us_is_not_written_to(
+    place: Place, name: str, superuser: bool
+) -> None:
+    place.trap(name)
+    database = database_at(place.dsn(None if superuser else place.migrator))
+    outcome = await bring(database, declare(FILES, 1))
+    problem = outcome.problem
+    assert problem is not None
+    assert problem.reason is Reason.FOREIGN_HISTORY
+    assert f"public.{name}, which belongs to {place.lowly.name}" in problem.message
+    assert "OWNER TO" in problem.remedy
+    with pytest.raises(ProblemError) as refusal:
+        async with database.writer(actor(), acquire_timeout=0):
+            raise AssertionError("nobody may write here")
+    assert refusal.value.problem.reason is Reason.FOREIGN_HISTORY
+    assert (place.caught, exists(place.dsn(), "a")) == ([], False)
+    await database.close()
+
+
+@pytest.mark.parametrize("superuser", [False, True], ids=["migrator", "superuser"])
+async def test_a_table_that_is_replaced_later_is_not_written_to(place: Place, superuser: bool) -> None:
+    role = None if superuser else place.migrator
+    database = database_at(place.dsn(role))
+    assert (await bring(database, declare(FILES, 1))).problem is None
+    place.do("DROP TABLE schema_migrations_lock", role)
+    place.trap("schema_migrations_lock")
+    with pytest.raises(ProblemError) as refusal:
+        async with database.writer(actor(), acquire_timeout=0):
+            raise AssertionError("nobody may write here")
+    assert refusal.value.problem.reason is Reason.FOREIGN_HISTORY
+    assert place.caught == []
+    await database.close()
+
+
+def test_a_view_that_somebody_made_before_us_is_not_read(place: Place, reconciler: CommandLine) -> None:
+    place.do(
+        """
+        CREATE TABLE caught (who text);
+        GRANT ALL ON caught TO PUBLIC;
+        CREATE FUNCTION catch() RETURNS bigint LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO public.caught VALUES (current_user); RETURN 1; END$$;
+        CREATE VIEW schema_migrations AS SELECT catch() AS version, ''::text AS name, now()::timestamp AS applied_at,
+            ''::text AS checksum, 1 AS execution_time_ms, 'success'::text AS status, ''::text AS error_message, 'up'::text AS direction,
+            ''::text AS git_revision;
+        CREATE VIEW schema_migrations_lock AS SELECT catch()::int AS id, NULL::uuid AS owner, 'x'::text AS holder, 'advisory'::text AS mode,
+            1::bigint AS fence, now() AS since, now() AS renewed_at, now() AS expires_at;
+        GRANT ALL ON schema_migrations, schema_migrations_lock TO PUBLIC;
+        """,
+        place.lowly,
+    )
+    for role in (None, place.migrator):
+        dsn = place.dsn(role)
+        assert reconciler("status", "--dsn", dsn).exit == 0
+        history = reconciler("history", "--dsn", dsn)
+        assert (history.exit, "ForeignHistory" in history.err) == (1, True)
+        unlock = reconciler("unlock", "--dsn", dsn, "--reason", "why", "--yes")
+        assert (unlock.exit, "ForeignHistory" in unlock.err) == (3, True)
+    assert place.caught == []
+
+
+def test_unlock_does_not_write_into_the_tables_of_others(place: Place, reconciler: CommandLine) -> None:
+    place.trap("schema_migrations_lock")
+    place.do(
+        "INSERT INTO schema_migrations_lock (id, owner, holder, mode, fence) VALUES (1, gen_random_uuid(), 'x', 'advisory', 1)"
+    )
+    place.do("TRUNCATE caught")
+    with psycopg.connect(place.dsn(), autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_KEY])
+        answer = reconciler("unlock", "--dsn", place.dsn(), "--reason", "why", "--yes")
+        assert (answer.exit, "ForeignHistory" in answer.err) == (3, True)
+    assert place.caught == []
+
+
+async def test_tables_of_a_role_that_we_may_be_are_ours(place: Place) -> None:
+    owner = place.server.create_role()
+    place.do(f'GRANT "{owner.name}" TO "{place.migrator.name}"')
+    try:
+        as_owner = database_at(place.dsn(place.migrator), role=owner.name)
+        assert (await bring(as_owner, declare(FILES, 1))).problem is None
+        assert rows(
+            place.dsn(), "SELECT DISTINCT tableowner FROM pg_tables WHERE tablename LIKE 'schema_migrations%'"
+        ) == [(owner.name,)]
+        assert (await bring(as_owner, declare({**FILES, "2_b.sql": table("b")}, 2))).problem is None
+        # a member has the rights of the role without setting it
+        member = database_at(place.dsn(place.migrator))
+        assert (
+            await bring(member, declare({**FILES, "2_b.sql": table("b"), "3_c.sql": table("c")}, 3))
+        ).problem is None
+        for each in (as_owner, member):
+            await each.close()
+    finally:
+        place.do(f'DROP OWNED BY "{owner.name}"')
+        place.server.drop_role(owner)
+
+
+async def test_tables_of_the_databases_owner_and_of_a_superuser_are_trusted(place: Place) -> None:
+    files = {**FILES, "2_b.sql": table("b")}
+    superuser = database_at(place.dsn())
+    assert (await bring(superuser, declare(FILES, 1))).problem is None
+    place.do(f'GRANT ALL ON ALL TABLES IN SCHEMA public TO "{place.migrator.name}"')
+    migrator = database_at(place.dsn(place.migrator))
+    assert (await bring(migrator, declare(files, 2))).problem is None
+    for name in COLUMNS:
+        place.do(f'ALTER TABLE {name} OWNER TO "{place.lowly.name}"')
+    assert (await migrator.observe()).current_version == 2, "to be read, it need not be ours"
+    for each in (migrator, superuser):
+        with pytest.raises(ProblemError):
+            async with each.writer(actor(), acquire_timeout=0):
+                raise AssertionError("nobody may write here")
+    place.do(f'ALTER DATABASE "{place.name}" OWNER TO "{place.lowly.name}"')
+    assert (await bring(superuser, declare({}, 0))).problem is None
+    place.do(f'ALTER DATABASE "{place.name}" OWNER TO CURRENT_USER')
+    for each in (migrator, superuser):
+        await each.close()
