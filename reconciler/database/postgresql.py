@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 
 from reconciler.database.connecting import ConnectionSettings
 from reconciler.database.objects import read_states
+from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
+from reconciler.database.records import known_end
 from reconciler.database.session import Session
 from reconciler.database.trust import strangers_problem
 from reconciler.database.watching import Watch, read_work
@@ -56,6 +58,8 @@ class PostgresDatabase:
         self._session: Session | None = None
         self._reader: Reader | None = None
         self._schema = ""
+        self._unrecorded: Mapping[str, Literal] = {}
+        """The end of an attempt of ours that the journal does not have yet, since the connection broke."""
         self._show_queries = False
 
     async def observe(self) -> Observation:
@@ -217,6 +221,7 @@ class PostgresDatabase:
             try:
                 await held.release()
             finally:
+                self._unrecorded = held.unrecorded
                 await watch.close()
 
     async def _take_advisory_lock(
@@ -289,9 +294,11 @@ class PostgresDatabase:
                 database_name=claim.database if claim else None,
                 repository=claim.repository if claim else None,
             ),
+            session.queries("end_open_attempts", owner=str(owner), **known_end(self._unrecorded)),
             doing="taking the lock",
         )
         if rows:
+            self._unrecorded = {}
             return int(rows[0][0])
         seen = await self._read_with(session)
         if seen.claim is not None and seen.claim != claim and not taking_over:

@@ -263,6 +263,38 @@ WHERE (held.mode IS DISTINCT FROM 'lease' OR held.expires_at IS NULL OR held.exp
           IS NOT DISTINCT FROM (excluded.environment, excluded.database_name, excluded.repository))
 RETURNING fence
 
+-- name: end_open_attempts
+-- For whoever has just taken the lock, in the same message: nobody is at work any more, so what began and has no end was cut off. What
+-- an attempt's own process knows of that is told if it is the one that has the lock now; so is what was said by whoever ended its
+-- session. Only the newest events are looked at, by the primary key: each holder ends what the one before it left open.
+WITH newest AS MATERIALIZED (
+    SELECT * FROM {journal} ORDER BY recorded_at DESC, id DESC LIMIT 200
+), known AS (
+    SELECT :attempt::uuid AS attempt, :reason AS reason, :message AS message, :remedy AS remedy, :sqlstate AS sqlstate,
+           :execution_time_ms::int AS execution_time_ms, :path AS path, :line::int AS line, :column_number::int AS column_number,
+           :excerpt AS excerpt, :statement_index::int AS statement_index
+)
+INSERT INTO {journal} (attempt, event, outcome, version, name, direction, script_source, script_digest, policy_digest,
+    execution_time_ms, reason, message, remedy, sqlstate, path, line, column_number, excerpt, statement_index,
+    git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version, fence)
+SELECT begun.attempt, 'finished', 'interrupted', begun.version, begun.name, begun.direction, begun.script_source, begun.script_digest,
+    begun.policy_digest, known.execution_time_ms, coalesce(known.reason, 'Interrupted'),
+    concat_ws('; ', coalesce(known.message, CASE WHEN unlocked.message IS NULL THEN
+                  'its process or its connection ended before its end could be recorded; so says who took the lock next: ' || held.holder
+              END), 'its session was ended by `unlock`: ' || unlocked.message),
+    known.remedy, known.sqlstate, known.path, known.line, known.column_number, known.excerpt, known.statement_index,
+    begun.git_revision, begun.git_author, begun.environment, begun.database_name, begun.verb, begun.os_user, begun.database_user,
+    begun.host, begun.pid, begun.tool_version, held.fence
+FROM {lock} AS held CROSS JOIN newest AS begun
+LEFT JOIN known ON known.attempt = begun.attempt
+LEFT JOIN LATERAL (
+    SELECT said.message FROM newest AS said
+    WHERE said.event = 'unlock' AND said.outcome = 'terminated' AND said.fence = begun.fence ORDER BY said.recorded_at DESC LIMIT 1
+) AS unlocked ON true
+WHERE held.id = 1 AND held.owner = :owner AND begun.event = 'started'
+  AND NOT EXISTS (SELECT FROM newest AS done WHERE done.event = 'finished' AND done.attempt = begun.attempt)
+ORDER BY begun.recorded_at
+
 -- name: release_lock_row
 UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL WHERE id = 1 AND owner = :owner AND fence = :fence
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler import __version__
 from reconciler.database.failures import mask_literals
@@ -175,6 +175,30 @@ class Records:
             "artefact": redact(result.artefact) or None,
             **self._who,
         }
+
+
+_KNOWN_OF_AN_END = [
+    "attempt",
+    "reason",
+    "message",
+    "remedy",
+    "sqlstate",
+    "execution_time_ms",
+    "path",
+    "line",
+    "column_number",
+    "excerpt",
+    "statement_index",
+]
+
+
+def known_end(event: Mapping[str, Literal]) -> dict[str, Literal]:
+    """What the block `end_open_attempts` is told of an attempt whose end could not be recorded when it came.
+
+    Args:
+        event: as `Records.failed_event` made it; empty when nothing is known of any.
+    """
+    return {column: event.get(column) for column in _KNOWN_OF_AN_END}
 
 
 def who(actor: Actor, fence: int | None) -> dict[str, Literal]:

@@ -64,9 +64,19 @@ class StepRow:
             row = queries(
                 "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
             )
+        facts = writer.records.facts(step, self._attempt_id)
+        started = queries.attempts(queries("started", **facts))
+        if done:
+            going_on: dict[str, Literal] = {
+                "statement_index": done + 1,
+                "message": f"went on at statement {done + 1} of {len(step.statements)}",
+            }
+            started = queries(
+                "insert_event", **writer.records.empty_event("started", **{**facts, **going_on})
+            )
         rows, *_ = await writer.write(
             row,
-            queries.attempts(queries("started", **writer.records.facts(step, self._attempt_id))),
+            started,
             self._prepare(),
             doing=f"recording the start of migration {step.version}",
         )
@@ -148,11 +158,12 @@ class StepRow:
         from reconciler.database.failures import mask_literals
 
         writer, step, session = self._writer, self._step, self._session
-        if not session.alive:
-            return
         milliseconds = round(self.elapsed * 1000)
         blockers = writer.watch.blockers_behind(problem)
         failed = writer.records.failed_event(step, problem, self._attempt_id, milliseconds, blockers)
+        writer.unrecorded = failed
+        if not session.alive:
+            return
         try:
             await session.roll_back()
             untouched = step.direction is Direction.DOWN and not done and await self._as_before()
@@ -174,6 +185,7 @@ class StepRow:
                 session.queries("insert_event", **failed),
                 doing="recording the failure",
             )
+            writer.unrecorded = {}
         except ProblemError as error:
             # the failure itself matters more than that it could not be written down
             raise ProblemError(problem) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -74,6 +74,8 @@ class HeldLock:
         self._announced: _Attempt | None = None
         """Its `started` event was committed with the step before it, and it has not been run."""
         self._rows: Sequence[HistoryRow] = ()
+        self.unrecorded: Mapping[str, Literal] = {}
+        """The event that tells how an attempt ended, when it could not be written: whoever takes the lock next does that."""
         self._in_doubt: set[int] = set()
         """Versions with a row that says neither applied nor gone."""
 
@@ -285,22 +287,24 @@ class HeldLock:
             elapsed: seconds since it began.
             begun: the journal already holds its `started` event.
         """
+        milliseconds = round(elapsed * 1000)
+        blockers = self.watch.blockers_behind(problem)
+        failed = self.records.failed_event(step, problem, attempt_id, milliseconds, blockers)
+        self.unrecorded = failed
         if not self._session.alive:
             return
         queries = self._session.queries
-        milliseconds = round(elapsed * 1000)
         blocks = []
         if not begun:
             blocks.append(queries.attempts(queries("started", **self.records.facts(step, attempt_id))))
         if step.direction is Direction.UP and problem.reason.error_class is ErrorClass.PERMANENT:
             self._in_doubt.add(step.version)
             blocks.append(queries("record_failed_up", **self.records.failed_row(step, problem, milliseconds)))
-        blockers = self.watch.blockers_behind(problem)
-        failed = self.records.failed_event(step, problem, attempt_id, milliseconds, blockers)
         blocks.append(queries("insert_event", **failed))
         try:
             await self._session.roll_back()
             await self.write(*blocks, doing="recording the failure")
+            self.unrecorded = {}
         except ProblemError as error:
             # the failure itself matters more than that it could not be written down
             raise ProblemError(problem) from error

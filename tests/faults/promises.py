@@ -95,6 +95,12 @@ def _journal(now: Look) -> list[str]:
     broken += [
         f"attempt {attempt} finished and never started" for attempt in finished if attempt not in started
     ]
+    # the newest may be under way, or was cut off and nobody has taken the lock since
+    broken += [
+        f"attempt {attempt} has no end, and another began after it"
+        for attempt in list(started)[:-1]
+        if attempt not in finished
+    ]
     fences = [event["fence"] for event in now.events if event["fence"] is not None]
     if fences != sorted(fences):
         broken.append(f"fences do not only grow along the journal: {fences}")

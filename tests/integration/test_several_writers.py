@@ -120,9 +120,11 @@ def test_a_frozen_holder_never_commits_after_its_lock_is_gone(
         # what it sent before is undone, and it found nothing left to do
         events = journal(any_database, "finished")
         assert [(event["version"], event["outcome"], event["verb"]) for event in events] == [
+            (1, "interrupted", "run"),
             (1, "success", "up"),
             (2, "success", "up"),
         ]
+        assert "who took the lock next: reconciler up on" in events[0]["message"]
         assert rows(any_database, "SELECT fence FROM schema_migrations_lock") == [before]
         assert not daemon.events("step finished")
 
