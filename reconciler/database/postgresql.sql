@@ -324,11 +324,19 @@ VALUES (:attempt, :event, :version, :name, :direction, :outcome, :script_source,
     :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
 
 -- name: insert_hook
--- A hook is of a whole run, not of one migration, whose newest attempt it must not be taken for.
+-- A hook is of a whole run, not of one migration, whose newest attempt it must not be taken for. What the hook's last run told is
+-- not told again, unless something else has happened since: one that fails is tried every few minutes for as long as it does.
 INSERT INTO {journal} (attempt, event, name, outcome, execution_time_ms, reason, message, artefact,
     git_revision, git_author, environment, database_name, verb, os_user, host, pid, tool_version, fence)
-VALUES (:attempt, 'hook', :name, :outcome, :execution_time_ms, :reason, :message, :artefact,
-    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence)
+SELECT :attempt, 'hook', :name, :outcome, :execution_time_ms, :reason, :message, :artefact,
+    :git_revision, :git_author, :environment, :database_name, :verb, :os_user, :host, :pid, :tool_version, :fence
+WHERE :artefact::text IS NOT NULL OR NOT EXISTS (
+    SELECT FROM {journal} AS told
+    WHERE told.event = 'hook' AND told.name = :name
+      AND (told.outcome, told.reason, told.message) IS NOT DISTINCT FROM (:outcome::text, :reason::text, :message::text)
+      AND told.fence = (SELECT max(earlier.fence) FROM {journal} AS earlier
+                        WHERE earlier.event = 'hook' AND earlier.name = :name AND earlier.fence < :fence)
+      AND NOT EXISTS (SELECT FROM {journal} AS since WHERE since.event <> 'hook' AND since.recorded_at > told.recorded_at))
 
 -- name: insert_attempts
 -- One row an event; the first that is returned is that of the first row.

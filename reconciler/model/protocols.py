@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -132,8 +132,16 @@ class Writer(Protocol):
         """Make every step run so far durable."""
         ...
 
+    async def confirm_lock(self) -> None:
+        """Ask whether the lock is still ours.
+
+        Raises:
+            ProblemError: `LockLost`, or the database could not be reached.
+        """
+        ...
+
     async def record_hook(self, result: HookResult) -> None:
-        """Write a `hook` event to the journal.
+        """Write a `hook` event to the journal, unless an earlier run of the same plan said just the same.
 
         Raises:
             ProblemError: `LockLost`, or the database could not be reached.
@@ -144,8 +152,14 @@ class Writer(Protocol):
 class HookRunner(Protocol):
     """Runs the hooks of one database. Whoever hands one out has consented to run what git says."""
 
-    async def run(self, hook: Hook, occasion: HookOccasion) -> HookResult:
-        """Run one hook to its end. That it failed is in the result; when the task is cancelled, the hook is ended."""
+    async def run(self, hook: Hook, occasion: HookOccasion, *, stop: Awaitable[str] | None = None) -> HookResult:
+        """Run one hook to its end. That it failed is in the result; when the task is cancelled, the hook is ended.
+
+        Args:
+            hook: what to run.
+            occasion: what it is told.
+            stop: once it is done, the hook is ended for the reason it gives, and that is in the result.
+        """
         ...
 
 
