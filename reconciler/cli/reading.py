@@ -15,16 +15,20 @@ from reconciler.model import (
     EnvironmentStatus,
     Observation,
     Plan,
+    Problem,
     ProblemError,
+    Reason,
     State,
 )
-from reconciler.operations import plan_for
+from reconciler.operations import failed_before, plan_for
 from reconciler.status import Facts, evaluate
 
 _AT_ONCE = 8
 """Databases that are read at the same time: one that does not answer must not hold up the others."""
 _EVENTS = 10
 """Events of the journal to look through for the last good step: no more than a few come after it while nothing runs."""
+_EVENTS_OF_HOOKS = 1000
+"""Events of the journal to look through for a failed hook: each try adds the backup that was made before it."""
 
 
 async def read_environments(scope: Scope) -> tuple[EnvironmentStatus, ...]:
@@ -90,17 +94,28 @@ async def _status(scope: Scope, subject: Subject) -> DatabaseStatus:
 async def _look(facts: Facts, subject: Subject, database: Database) -> Facts:
     observation, plan = await _observe(subject, database)
     failure = observation.last_failure if plan is None else None
+    error = failure.problem if failure is not None else None
+    if plan is not None and plan.runnable and observation.holder is None:
+        failed = await _failed_hook(subject, database)
+        error = failed[0] if failed is not None else None
     catalog = subject.declaration.catalog if subject.declaration is not None else None
     return replace(
         facts,
         observation=observation,
         plan=plan,
-        error=failure.problem if failure is not None else None,
+        error=error,
         holder=observation.holder,
         work=await database.read_work() if observation.holder is not None else None,
         target_ordinal=catalog.ordinal(facts.target) if catalog and facts.target is not None else None,
         current_ordinal=catalog.ordinal(observation.current_version) if catalog else None,
     )
+
+
+async def _failed_hook(subject: Subject, database: Database) -> tuple[Problem, datetime] | None:
+    """The hook that the newest run failed at, and when; the journal alone tells of that."""
+    if subject.declaration is None or not subject.declaration.hooks.before:
+        return None
+    return failed_before(subject.declaration.hooks, await database.journal(limit=_EVENTS_OF_HOOKS))
 
 
 async def _observe(subject: Subject, database: Database) -> tuple[Observation, Plan | None]:
@@ -123,6 +138,9 @@ async def _since(
         return status.running_since
     if status.problem is not None and observation.last_failure is not None:
         return observation.last_failure.failed_at
+    if status.problem is not None and status.problem.reason is Reason.HOOK_FAILED:
+        failed = await _failed_hook(subject, database)
+        return failed[1] if failed is not None else None
     if status.state is State.WAITING:
         return observation.holder.since if observation.holder is not None else None
     if status.state in (State.IN_SYNC, None):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from datetime import datetime
 from time import monotonic
 
 from reconciler.model import (
@@ -15,6 +17,7 @@ from reconciler.model import (
     HookResult,
     HookRunner,
     Hooks,
+    JournalEvent,
     Plan,
     Problem,
     ProblemError,
@@ -24,6 +27,8 @@ from reconciler.model import (
 from reconciler.operations.declaration import Declaration
 
 _FOR_GOOD = (ErrorClass.PERMANENT, ErrorClass.AMBIGUOUS)
+_RAN = ("started", "finished", "repair", "baseline")
+"""Events of the journal that come only once the hooks before them have done their work, or when a person has intervened."""
 _LOST = (Reason.LOCK_LOST, Reason.CONNECTION_FAILED)
 """What it means that the lock is no longer ours; another error of asking, a full disk say, does not mean that."""
 _LOOK = 2.0
@@ -135,6 +140,37 @@ class HooksOfRun:
             revision=self._revision,
             problem=problem,
         )
+
+
+def failed_before(hooks: Hooks, events: Sequence[JournalEvent]) -> tuple[Problem, datetime] | None:
+    """What the journal tells of a hook that stopped the newest run before its first step.
+
+    Args:
+        hooks: those that are declared now.
+        events: of the journal, oldest first.
+
+    Returns:
+        what failed and when; None when nothing did, or something ran since.
+    """
+    declared = {hook.label for hook in hooks.before}
+    for event in reversed(events):
+        name = event.details.get("name")
+        if event.event in _RAN:
+            return None
+        if event.event != "hook" or name not in declared:
+            continue
+        way, _, told = (event.message or "").partition(": ")
+        if event.outcome == "failed" and way.startswith(f"{HookMoment.BEFORE}, "):
+            headline, *written = told.split("\n")
+            problem = Problem(
+                reason=Reason.HOOK_FAILED,
+                message=": ".join((headline, *written[-1:])),
+                remedy="run it by hand to see why; mend it, or its entry under `hooks:`; the daemon, or `up`, tries it again",
+                detail="\n".join(written),
+            )
+            return problem, event.at
+        declared.discard(name)
+    return None
 
 
 async def _lost(writer: Writer) -> Problem | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -224,6 +225,21 @@ async def test_a_cancelled_hook_is_ended(tmp_path: Path) -> None:
     assert not alive(int(pid.read_text()))
 
 
+async def test_a_hook_that_was_cut_short_is_told_of(tmp_path: Path) -> None:
+    heard, begun = Heard(), tmp_path / "begun"
+    task = asyncio.ensure_future(run_alone(shell(f"touch {begun}; exec sleep 60"), heard))
+    async with asyncio.timeout(5):
+        while not begun.exists():
+            await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (result,) = heard.results
+    assert result.problem is not None
+    assert result.problem.reason is Reason.INTERRUPTED
+    assert "was ended" in result.problem.message
+
+
 async def test_output_is_bounded_and_never_blocks_the_hook() -> None:
     heard = Heard()
     script = (
@@ -235,6 +251,62 @@ async def test_output_is_bounded_and_never_blocks_the_hook() -> None:
     assert "cut, of 3000000 characters" in heard.lines[0]
     assert heard.lines[-1] == "(more output is not shown)"
     assert sum(map(len, heard.lines)) < 1_100_000
+
+
+async def test_one_that_never_stops_writing_is_ended_in_time() -> None:
+    heard = Heard()
+    turns, longest, last = 0, 0.0, time.monotonic()
+
+    async def others() -> None:
+        nonlocal turns, longest, last
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            turns, longest, last = turns + 1, max(longest, now - last), now
+
+    beside = asyncio.ensure_future(others())
+    began = time.monotonic()
+    result = await run_alone(shell("exec yes", timeout=1), heard)
+    beside.cancel()
+    assert "took longer than 1s" in reason_of(result)
+    assert time.monotonic() - began < 4
+    assert len(heard.lines) < 6000
+    assert longest < 0.5, "nothing else of this process had its turn meanwhile"
+
+
+async def test_the_last_lines_of_much_are_still_told_and_masked() -> None:
+    redact.add("canary-90aa31")
+    heard = Heard()
+    script = (
+        "yes | head -n 20000; echo reconciler-artefact: /x/canary-90aa31; echo end of canary-90aa31; exit 2"
+    )
+    result = await run_alone(shell(script), heard)
+    assert reason_of(result).endswith("ended with exit status 2: end of ***")
+    assert result.artefact == "/x/***"
+    assert heard.lines[-1] == "(more output is not shown)"
+
+
+@pytest.fixture
+def as_first_process() -> Iterator[None]:
+    """Orphans become children of this process, as of the first process of a container."""
+    control = ctypes.CDLL(None).prctl
+    become_subreaper = 36
+    assert control(become_subreaper, 1, 0, 0, 0) == 0
+    yield
+    control(become_subreaper, 0, 0, 0, 0)
+
+
+async def test_what_a_hook_leaves_to_the_first_process_of_a_container_is_reaped(
+    as_first_process: None, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    began = time.monotonic()
+    result = await run_alone(shell(f"sleep 60 & echo $! > {pid}"))
+    assert result.problem is None
+    assert time.monotonic() - began < 3
+    with pytest.raises(ProcessLookupError):
+        # a zombie would be found
+        os.kill(int(pid.read_text()), 0)
 
 
 async def test_secrets_are_masked_in_lines_messages_and_artefacts() -> None:
@@ -367,6 +439,92 @@ async def test_a_lock_lost_meanwhile_stops_the_plan(fresh_database: str) -> None
     assert applied(fresh_database) == []
 
 
+async def test_a_hook_is_ended_when_the_lock_is_lost_meanwhile(fresh_database: str, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    heard = Heard()
+    hooks = Hooks(before=(shell(f"echo $$ > {pid}; exec sleep 60", timeout=50, name="slow"),))
+    task = asyncio.ensure_future(bring(fresh_database, FILES, 2, hooks, heard))
+    async with asyncio.timeout(10):
+        while not (pid.exists() and pid.read_text().strip()):
+            await asyncio.sleep(0.02)
+    rows(
+        fresh_database,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reconciler'"
+        " AND datname = current_database()",
+    )
+    async with asyncio.timeout(10):
+        outcome = await task
+    assert not alive(int(pid.read_text()))
+    assert outcome.problem is not None
+    assert outcome.problem.reason in (Reason.CONNECTION_FAILED, Reason.LOCK_LOST)
+    (result,) = heard.results
+    assert result.problem is not None
+    assert "was ended" in result.problem.message
+    assert "lock" in result.problem.message
+    assert applied(fresh_database) == []
+
+
+async def test_the_same_failure_of_a_hook_is_journalled_once(fresh_database: str, tmp_path: Path) -> None:
+    mended = tmp_path / "mended"
+    hooks = Hooks(
+        before=(
+            shell("true", name="look"),
+            shell("echo reconciler-artefact: dump", name="backup"),
+            shell(f"echo no room; test -e {mended}", name="check"),
+        )
+    )
+    for _ in range(3):
+        assert (await bring(fresh_database, FILES, 1, hooks)).problem is not None
+
+    def told() -> list[tuple[str, str]]:
+        return [(event["name"], event["outcome"]) for event in journal(fresh_database, "hook")]
+
+    backups = [("backup", "success")] * 2
+    assert told() == [("look", "success"), ("backup", "success"), ("check", "failed"), *backups]
+    mended.touch()
+    assert (await bring(fresh_database, FILES, 1, hooks)).problem is None
+    assert told()[5:] == [("backup", "success"), ("check", "success")]
+    # another run, another story
+    assert (await bring(fresh_database, FILES, 0, Hooks())).problem is None
+    mended.unlink()
+    assert (await bring(fresh_database, FILES, 1, hooks)).problem is not None
+    assert told()[7:] == [("look", "success"), ("backup", "success"), ("check", "failed")]
+
+
+async def test_hooks_of_one_name_are_all_journalled(fresh_database: str) -> None:
+    assert (
+        await bring(fresh_database, FILES, 1, Hooks(before=(shell("true"), shell("true"))))
+    ).problem is None
+    assert [event["name"] for event in journal(fresh_database, "hook")] == ["sh", "sh"]
+
+
+async def test_the_journal_tells_what_a_failed_hook_wrote_once(fresh_database: str) -> None:
+    await bring(fresh_database, FILES, 1, Hooks(before=(shell("echo one; echo two; exit 3", name="backup"),)))
+    (event,) = journal(fresh_database, "hook")
+    assert event["message"] == (
+        "before, from version 0 to 1: the hook backup (before) ended with exit status 3\none\ntwo"
+    )
+
+
+async def test_an_interrupted_hook_is_journalled(fresh_database: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    hooks = Hooks(before=(shell(f"touch {begun}; exec sleep 60", name="slow"),))
+    heard = Heard()
+    task = asyncio.ensure_future(bring(fresh_database, FILES, 1, hooks, heard))
+    async with asyncio.timeout(10):
+        while not begun.exists():
+            await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (event,) = journal(fresh_database, "hook")
+    assert (event["name"], event["outcome"], event["reason"]) == ("slow", "interrupted", "Interrupted")
+    assert len(heard.results) == 1
+    assert applied(fresh_database) == []
+    # the lock is free again, and nothing stands against the next attempt
+    assert (await bring(fresh_database, FILES, 1, Hooks())).problem is None
+
+
 # by command
 
 
@@ -447,7 +605,68 @@ def test_a_failing_hook_is_an_error_of_the_command(
     assert applied(fresh_database) == []
 
 
+def test_status_knows_of_a_failed_hook_without_the_daemon(
+    reconciler: CommandLine, declared: Repository, fresh_database: str
+) -> None:
+    hooks = "hooks: {before: [[sh, -c, 'true'], {name: backup, command: [sh, -c, 'echo no room; exit 3']}]}\n"
+    declared.commit("Break", {"manifests/dev.yaml": command_manifest(2, more=hooks)})
+    for _ in range(2):
+        assert reconciler("up", "--allow-hooks").exit == 1
+    (found,) = reconciler("status", "--output", "json").json["environments"][0]["databases"]
+    assert (found["state"], found["problem"]["reason"]) == ("failed", "HookFailed")
+    assert "the hook backup (before) ended with exit status 3: no room" in found["problem"]["message"]
+    (event, *_) = [each for each in journal(fresh_database, "hook") if each["outcome"] == "failed"]
+    assert found["since"][:19] == event["recorded_at"].astimezone(UTC).isoformat()[:19]
+    # a hook that is not declared any more stands against nothing
+    declared.commit("Mend", {"manifests/dev.yaml": command_manifest(2, more=HOOKS.replace("backup", "dump"))})
+    (found,) = reconciler("status", "--output", "json").json["environments"][0]["databases"]
+    assert (found["state"], found["problem"]) == ("pending", None)
+    assert reconciler("up", "--allow-hooks").exit == 0
+    assert reconciler("status").exit == 0
+
+
 # by daemon
+
+
+def test_a_chatty_hook_stops_nothing_else(git_repository: Repository, fresh_database: str) -> None:
+    hooks = "hooks: {before: [{name: chatty, timeout: 60s, command: [sh, -c, 'yes | head -c 3000000; sleep 1'] }]}\n"
+    git_repository.commit(
+        files={
+            "manifests/dev.yaml": manifest(fresh_database, 1, hooks),
+            "migrations/1_a.sql": table("a"),
+        }
+    )
+    with Daemon(git_repository, "--allow-hooks") as daemon:
+        longest = 0.0
+        while not daemon.events("hook finished"):
+            began = time.monotonic()
+            assert daemon.get("/healthz")[0] == 200
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.05)
+        assert longest < 2
+        daemon.wait_ready("dev", 1)
+        assert 10 < len(daemon.events("hook output")) < 6000
+
+
+def test_a_hook_does_not_outlive_a_daemon_that_is_killed(
+    git_repository: Repository, fresh_database: str, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"pwd >> {pids}.folder; sleep 60 & echo $$ $! >> {pids}; wait"
+    hooks = f"hooks: {{before: [[sh, -c, '{script}']]}}\n"
+    git_repository.commit(
+        files={"manifests/dev.yaml": manifest(fresh_database, 1, hooks), "migrations/1_a.sql": table("a")}
+    )
+    with Daemon(git_repository, "--allow-hooks") as daemon:
+        wait_until(lambda: pids.exists() and pids.read_text().strip(), "the hook runs")
+        daemon.kill()
+        found = [int(pid) for pid in pids.read_text().split()]
+        folder = Path(Path(f"{pids}.folder").read_text().strip())
+        wait_until(lambda: not any(alive(pid) for pid in found), "the hook's processes end", 5)
+        wait_until(lambda: not folder.exists(), "the hook's folder goes", 5)
+        git_repository.commit(files={"manifests/dev.yaml": manifest(fresh_database, 1)})
+        daemon.start()
+        daemon.wait_ready("dev", 1)
 
 
 def test_without_consent_the_environment_is_refused_and_others_go_on(
@@ -534,6 +753,11 @@ def test_the_daemon_tries_again_after_a_failed_hook_and_ends_one_when_it_stops(
         git_repository.commit(files={"manifests/dev.yaml": manifest(fresh_database, 1, slow)})
         wait_until(lambda: pid.exists() and pid.read_text().strip(), "the second hook runs")
         daemon.stop()
+        (told,) = daemon.events("interrupted", "dev")
+        assert told["outcome"] == "the hook sh (before) was ended; no step was running"
+        (ended,) = [event for event in daemon.events("hook interrupted") if event["hook"] == "sh"]
+        assert ended["seconds"] >= 0
+    assert journal(fresh_database, "hook")[-1]["outcome"] == "interrupted"
     assert not alive(int(pid.read_text()))
     assert applied(fresh_database) == []
 
