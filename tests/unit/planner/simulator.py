@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reconciler.model import Direction, HistoryRow, Pin, RowStatus, Step, StoredDown
+from reconciler.model import Direction, HistoryRow, Pin, Plan, RowStatus, Step, StoredDown
 from reconciler.sqltext import statements_digest
 from tests.unit.planner.builders import row, stored
 
@@ -36,6 +36,14 @@ class Simulator:
             self.history[pin.version] = row(pin.migration)
             if pin.migration.down is not None:
                 self.downs[pin.version] = stored(pin.migration)
+
+    def prepare(self, plan: Plan) -> None:
+        """Write down what a plan settles before its steps run."""
+        self.pin(plan.pins)
+        for version in plan.untouched:
+            self.history[version] = self.history[version]._replace(
+                status=RowStatus.SUCCESS, direction=Direction.UP
+            )
 
     def run(self, step: Step) -> None:
         """The step works."""

@@ -249,7 +249,7 @@ def test_a_plan_reaches_its_target_exactly_or_refuses(case: Case) -> None:
     event("in sync" if planned.in_sync else "runs")
     assert planned.in_sync == (simulator.applied == case.wanted)
     before = simulator.copy()
-    simulator.pin(planned.pins)
+    simulator.prepare(planned)
     for step in planned.steps:
         simulator.run(step)
     check_reached(case, simulator)
@@ -278,7 +278,7 @@ def test_a_plan_that_stops_anywhere_is_finished_by_the_next_one(case: Case, data
         event("nothing to interrupt")
         return
     before = simulator.copy()
-    simulator.pin(planned.pins)
+    simulator.prepare(planned)
     stop = data.draw(st.integers(0, len(planned.steps) - 1), label="steps that work")
     for step in planned.steps[:stop]:
         simulator.run(step)
