@@ -27,7 +27,7 @@ class DaemonOptions:
         state_folder: where the mirror and the embedded server keep their data; None for `.reconciler/` in the repository.
         credentials: for the repository.
         allow_hooks: run the commands of manifests: whoever set this trusts who can commit.
-        show_queries: show the text of the queries that block a step, in log, status and journal.
+        show_queries: show the text of the queries that block a step, in log and status.
         verbosity: 0 for events, 1 for detail.
         log_json: log JSON lines; None = unless the log goes to a terminal.
     """

@@ -138,10 +138,15 @@ class Watch:
         return replace(problem, message=f"{problem.message}; blocked by {who}", remedy=remedy)
 
     def blockers_behind(self, problem: Problem) -> tuple[Blocker, ...]:
-        """Who was last seen in the way of a step that waited in vain; nobody for one that failed of something else."""
+        """Who was last seen in the way of a step that waited in vain; nobody for one that failed of something else.
+
+        Without the text of their queries: what is kept of a problem is read by people who did not ask to see that.
+        """
         if problem.reason is Reason.LOCK_TIMEOUT:
-            return self._last_blockers
-        return self._blockers if problem.reason in _MAY_HAVE_WAITED else ()
+            seen = self._last_blockers
+        else:
+            seen = self._blockers if problem.reason in _MAY_HAVE_WAITED else ()
+        return tuple(replace(blocker, query="") for blocker in seen)
 
     async def close(self) -> None:
         """Stop looking and close the connection; never fails."""

@@ -98,6 +98,26 @@ async def test_the_text_of_a_query_is_shown_where_that_was_asked_for(fresh_datab
     await database.close()
 
 
+async def test_the_text_of_a_query_is_not_kept_for_those_who_did_not_ask(fresh_database: str) -> None:
+    database, hears = database_at(fresh_database, show_queries=True), Hears()
+    await bring(database, declare(FILES, 1))
+    with psycopg.connect(fresh_database) as holder:
+        holder.execute("LOCK TABLE a; SELECT 'hunter2'")
+        outcome = await bring(
+            database, declare(FILES, 2, timeouts=Timeouts(lock_timeout=0.05)), listener=hears
+        )
+    assert "hunter2" in hears.blockers[-1][0].query
+    assert outcome.problem is not None
+    assert "blocked by pid" in outcome.problem.message
+    assert "hunter2" not in str(outcome.problem)
+    kept = rows(
+        fresh_database, "SELECT to_jsonb(journal)::text, blockers FROM schema_migrations_journal AS journal"
+    )
+    assert "hunter2" not in str(kept)
+    assert json.loads(str(kept[-1][1]))[0]["query"] is None
+    await database.close()
+
+
 async def test_a_table_that_stays_locked_is_blamed_on_its_holder_in_problem_and_journal(
     any_database: str,
 ) -> None:
