@@ -26,6 +26,7 @@ _QUERY_CANCELED = "57014"
 _DIVISION_BY_ZERO = "22012"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _TIMEOUTS = ("57014", "25P04")
+_CONFLICTS = (Reason.SERIALIZATION_FAILURE, Reason.DEADLOCK)
 _DOING_OF_THE_SCRIPT = ("22", "23", "25", "42")
 """Classes of errors that our own bookkeeping only meets after a script has changed what it stands on."""
 
@@ -56,8 +57,9 @@ def failure_of(answer: Answer, step: Step) -> Problem:
             if answer.failed_part == "deferred"
             else "it could not be committed"
         )
+        reason = _script_reason(sqlstate, step)
         return _of_the_whole(
-            answer.error, step, _script_reason(sqlstate, step), f"{what}: {message}", _fix(step)
+            answer.error, step, reason, f"{what}: {message}", remedy_of(reason) or _fix(step)
         )
     return failure_of_bookkeeping(answer.error, step)
 
@@ -83,7 +85,9 @@ def failure_of_bookkeeping(error: PGresult, step: Step) -> Problem:
     else:
         reason = reason_of(sqlstate, Reason.INTERNAL_ERROR)
         remedy = remedy_of(reason)
-    return _of_the_whole(error, step, reason, f"it could not be recorded: {message}", remedy)
+    # a conflict is found out by whatever happens to be written next
+    what = "it came into conflict with other work" if reason in _CONFLICTS else "it could not be recorded"
+    return _of_the_whole(error, step, reason, f"{what}: {message}", remedy)
 
 
 def _of_the_whole(error: PGresult, step: Step, reason: Reason, message: str, remedy: str) -> Problem:
@@ -119,7 +123,7 @@ def statement_failure(
     if offset is None:
         offset = statement.offset if statement else 0
     reason = _script_reason(sqlstate, step)
-    remedy = remedy_of(reason) or _fix(step)
+    remedy = remedy_of(reason) or _fix(step, in_force)
     message = primary_message(error)
     if sqlstate in _TIMEOUTS:
         if step.statement_timeout:
@@ -228,10 +232,14 @@ def _failed(step: Step) -> Reason:
     return Reason.STATEMENT_FAILED if step.direction is Direction.UP else Reason.DOWN_FAILED
 
 
-def _fix(step: Step) -> str:
+def _fix(step: Step, in_force: int = 0) -> str:
+    """What a person can do about SQL that failed, when `in_force` of its statements stay in force."""
     if step.direction is Direction.UP:
         return f"mend {step.script.path} and commit: it is tried again at once; or run `reconciler retry` when the cause lay in the database"
+    # no plan turns a half-done down around: only a person can tell what would have to be made again
+    back = "" if in_force else f", or set target_version back to {step.version} or above"
+    kept = ", but not the statements that are in force," if in_force else ""
     return (
-        f"mend the down section of {step.script.path} and set `policy.changed_down: checkout`, or set target_version back to {step.version} "
-        "or above; or run `reconciler retry` when the cause lay in the database"
+        f"mend the down section of {step.script.path}{kept} and set `policy.changed_down: checkout`{back}; "
+        "or run `reconciler retry` when the cause lay in the database"
     )
