@@ -46,6 +46,8 @@ class Unlocking:
     async def act(self, scope: Scope, subject: Subject, database: Database, found: LockState) -> str:
         """Free it, if the same session holds it still."""
         await database.unlock(found, await scope.actor("unlock", subject), self.reason)
+        if not found.journalled:
+            return "the lock is freed; there is no journal yet that could tell of it"
         return "the lock is freed, and that is recorded in its journal"
 
     def label(self, problem: Problem) -> str:

@@ -36,10 +36,12 @@ async def read_lock(session: Session) -> LockState:
 
     (sessions,) = await session.read(session.queries("lock_session", **_KEY), doing="reading the lock")
     rows: list[tuple[Any, ...]] = []
+    journalled = True
     try:
         (rows,) = await read_table(session, "lock", session.queries("lock_row"), doing="reading the lock")
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
-        pass
+        # journal and lock are made together
+        journalled = False
     owner, mode, since, renewed_at, leased, fence = rows[0] if rows else ("", "", None, None, False, None)
     return LockState(
         session=_session(sessions[0]) if sessions else None,
@@ -49,6 +51,7 @@ async def read_lock(session: Session) -> LockState:
         renewed_at=_time(renewed_at),
         leased=leased,
         fence=fence,
+        journalled=journalled,
     )
 
 
@@ -57,7 +60,7 @@ async def free_lock(session: Session, state: LockState, actor: Actor, reason: st
     now = await read_lock(session)
     if _identity(now) != _identity(state):
         raise ProblemError(_changed(now))
-    if state.fence is not None:
+    if state.journalled:
         await refuse_strangers(session)
     if state.session is not None:
         await _end(session, state, state.session, actor, reason)
@@ -72,7 +75,7 @@ async def free_lock(session: Session, state: LockState, actor: Actor, reason: st
 
 async def _end(session: Session, state: LockState, holding: LockSession, actor: Actor, reason: str) -> None:
     event = []
-    if state.fence is not None:
+    if state.journalled:
         holder = f" ({state.owner})" if state.owner else ""
         told = f"ended session {holding.pid} of {holding.user}{holder}: {reason}"
         event = [_event(session, state, actor, "terminated", told)]
@@ -129,7 +132,13 @@ def _event(session: Session, state: LockState, actor: Actor, outcome: str, messa
 def _identity(state: LockState) -> tuple[object, ...]:
     """What must not change between showing the lock and freeing it."""
     holding = state.session
-    return (holding and (holding.pid, holding.connected_at), state.fence, state.leased, bool(state.owner))
+    return (
+        holding and (holding.pid, holding.connected_at),
+        state.fence,
+        state.journalled,
+        state.leased,
+        bool(state.owner),
+    )
 
 
 def _changed(now: LockState) -> Problem:

@@ -120,7 +120,8 @@ class LockState:
         since: when it was taken, UTC.
         renewed_at: when its holder last wrote, UTC.
         leased: it is a lease that has not expired.
-        fence: the counter of takings; None when our tables are not there.
+        fence: the counter of takings; None when nobody has taken it yet.
+        journalled: our tables are there, so that what is done is recorded.
     """
 
     session: LockSession | None
@@ -130,6 +131,7 @@ class LockState:
     renewed_at: datetime | None
     leased: bool
     fence: int | None
+    journalled: bool
 
     @property
     def held(self) -> bool:

@@ -266,6 +266,27 @@ def test_unlock_shows_the_holder_and_ends_its_session(
     assert reconciler("up").exit == 0
 
 
+def test_unlock_of_a_database_without_a_journal_claims_no_record(
+    reconciler: CommandLine, declared: Repository, any_database: str
+) -> None:
+    with psycopg.connect(any_database, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_KEY])
+        answer = reconciler("unlock", *WHY)
+        assert (answer.exit, answer.err) == (0, "")
+        assert answer.out.endswith("dev: the lock is freed; there is no journal yet that could tell of it\n")
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+    assert rows(any_database, "SELECT to_regclass('schema_migrations_journal')") == [(None,)]
+    # our tables, and nobody has ever taken the lock
+    reconciler("up")
+    rows(any_database, "DELETE FROM schema_migrations_lock")
+    with psycopg.connect(any_database, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_KEY])
+        answer = reconciler("unlock", *WHY)
+        assert answer.out.endswith("dev: the lock is freed, and that is recorded in its journal\n")
+    assert [each["outcome"] for each in journal(any_database, "unlock")] == ["terminated"]
+
+
 def test_unlock_clears_what_a_holder_left_behind(
     reconciler: CommandLine, declared: Repository, any_database: str
 ) -> None:
