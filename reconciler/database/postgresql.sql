@@ -144,13 +144,16 @@ FROM {history} WHERE down_script IS NOT NULL AND version IN ({versions})
 
 -- name: read_journal
 -- Within a microsecond, the end of one step stands before the beginning of the next. A column that a journal of an earlier version
--- has not is NULL by way of JSON.
+-- has not is NULL by way of JSON. To the story of one migration belong the hooks of the runs that attempted it, and an `unlock` that
+-- ended such a run.
 SELECT * FROM (
     SELECT extract(epoch FROM recorded_at)::float8, attempt::text, event, version, direction, outcome, reason, message,
            name, script_source, remedy, path, line, column_number, excerpt, sqlstate, statement_index, execution_time_ms,
            git_revision, git_author, environment, database_name, verb, os_user, database_user, host, pid, tool_version,
            pg_catalog.to_jsonb(journal) ->> 'blockers', pg_catalog.to_jsonb(journal) ->> 'artefact', id
     FROM {journal} AS journal WHERE :version IS NULL OR version = :version::bigint
+       OR event IN ('hook', 'unlock')
+          AND fence IN (SELECT begun.fence FROM {journal} AS begun WHERE begun.version = :version::bigint AND begun.event = 'started')
     ORDER BY recorded_at DESC, id DESC LIMIT :limit
 ) newest ORDER BY 1, event = 'started', id
 

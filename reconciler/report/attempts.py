@@ -21,12 +21,14 @@ class Attempt:
         outcome: `success`, `failed`, `interrupted`, `not_run`, `unfinished` when no end is recorded; of an event that is
             no attempt, what it says.
         took: seconds, None when not recorded.
+        went_on: where it began, when an earlier attempt had come half-way; else empty.
     """
 
     began: datetime
     newest: JournalEvent
     outcome: str
     took: float | None
+    went_on: str = ""
 
     @property
     def is_step(self) -> bool:
@@ -59,7 +61,8 @@ def attempts_of(events: Sequence[JournalEvent]) -> list[Attempt]:
 def _finished(event: JournalEvent, started: JournalEvent | None) -> Attempt:
     took = _seconds(event)
     began = started.at if started is not None else event.at - timedelta(seconds=took or 0)
-    return Attempt(began=began, newest=event, outcome=event.outcome or "unknown", took=took)
+    went_on = (started.message or "") if started is not None else ""
+    return Attempt(began=began, newest=event, outcome=event.outcome or "unknown", took=took, went_on=went_on)
 
 
 def _single(event: JournalEvent) -> Attempt:

@@ -73,7 +73,7 @@ def attempts_table(attempts: Sequence[Attempt]) -> Table:
 def attempt_notes(attempts: Sequence[Attempt]) -> Iterator[str]:
     """What the table has no room for: errors, reasons of refusals, and what people said."""
     for attempt in attempts:
-        text = _message(attempt.newest)
+        text = "; ".join(each for each in (one_line(attempt.went_on), _message(attempt.newest)) if each)
         if artefact := attempt.newest.details.get("artefact"):
             text = f"{text}; made {one_line(str(artefact))}"
         if text:
@@ -112,6 +112,8 @@ def _chapter(attempt: Attempt, *, more: bool) -> Iterator[str]:
         yield _wrapped(f"script from {_SOURCES.get(str(source), one_line(str(source)))}")
     if artefact := details.get("artefact"):
         yield _wrapped(f"made {one_line(str(artefact))}")
+    if attempt.went_on:
+        yield _wrapped(one_line(attempt.went_on))
     if text := _message(attempt.newest):
         yield _wrapped(f"reason: {text}" if attempt.newest.event in _BY_WORD else text)
     if excerpt := details.get("excerpt"):
@@ -128,14 +130,19 @@ def _chapter(attempt: Attempt, *, more: bool) -> Iterator[str]:
 
 
 def _headline(attempt: Attempt) -> str:
-    event, took = attempt.newest, attempt.took
+    event = attempt.newest
     if not attempt.is_step:
         outcome = attempt.outcome.replace("_", " ")
+        hook = f"the hook {one_line(str(event.details.get('name') or UNKNOWN))}"
         return {
             "retry": "another attempt was asked for",
             "refused": "a plan was refused",
             "repair": f"repair: {outcome}",
             "baseline": "taken over without being run",
+            "hook": f"{hook} {'ran' if attempt.outcome == 'success' else 'failed'}{_length(attempt)}",
+            "unlock": "the session that held the lock was ended"
+            if attempt.outcome == "terminated"
+            else "the lock was cleared",
         }.get(event.event, one_line(f"{event.event} {outcome}".strip()))
     words = {
         "success": "done",
@@ -144,10 +151,13 @@ def _headline(attempt: Attempt) -> str:
         "not_run": "was not run: something newer was declared first",
         "unfinished": "began, and its end is not recorded",
     }.get(attempt.outcome, one_line(attempt.outcome))
-    length = (
-        f" {'in' if attempt.outcome == 'success' else 'after'} {elapsed(took)}" if took is not None else ""
-    )
-    return f"{event.direction or ''} {words}{length}".strip()
+    return f"{event.direction or ''} {words}{_length(attempt)}".strip()
+
+
+def _length(attempt: Attempt) -> str:
+    if attempt.took is None:
+        return ""
+    return f" {'in' if attempt.outcome == 'success' else 'after'} {elapsed(attempt.took)}"
 
 
 def _standing(row: AppliedMigration | None) -> str:
@@ -161,7 +171,9 @@ def _standing(row: AppliedMigration | None) -> str:
 
 def _name(row: AppliedMigration | None, attempts: Sequence[Attempt]) -> str:
     names = [row.name] if row is not None else []
-    names += [str(attempt.newest.details.get("name") or "") for attempt in reversed(attempts)]
+    # a hook has a name of its own
+    events = [attempt.newest for attempt in reversed(attempts) if attempt.newest.version is not None]
+    names += [str(event.details.get("name") or "") for event in events]
     name = next((each for each in names if each), "")
     return f" ({one_line(name)})" if name else ""
 
