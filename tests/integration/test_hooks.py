@@ -269,9 +269,9 @@ async def test_one_that_never_stops_writing_is_ended_in_time() -> None:
     result = await run_alone(shell("exec yes", timeout=1), heard)
     beside.cancel()
     assert "took longer than 1s" in reason_of(result)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 5
     assert len(heard.lines) < 6000
-    assert longest < 0.5, "nothing else of this process had its turn meanwhile"
+    assert longest < 1, "nothing else of this process had its turn meanwhile"
 
 
 async def test_the_last_lines_of_much_are_still_told_and_masked() -> None:
@@ -637,8 +637,9 @@ def test_a_chatty_hook_stops_nothing_else(git_repository: Repository, fresh_data
         }
     )
     with Daemon(git_repository, "--allow-hooks") as daemon:
-        longest = 0.0
+        longest, deadline = 0.0, time.monotonic() + 30
         while not daemon.events("hook finished"):
+            assert time.monotonic() < deadline
             began = time.monotonic()
             assert daemon.get("/healthz")[0] == 200
             longest = max(longest, time.monotonic() - began)
@@ -648,11 +649,42 @@ def test_a_chatty_hook_stops_nothing_else(git_repository: Repository, fresh_data
         assert 10 < len(daemon.events("hook output")) < 6000
 
 
+def test_a_hook_is_ended_by_unlock_and_none_runs_beside_it(
+    reconciler: CommandLine, git_repository: Repository, fresh_database: str, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"for each in $(cat {pids} 2>/dev/null); do kill -0 $each && echo beside; done; echo $$ >> {pids}; exec sleep 60"
+    git_repository.commit(
+        files={
+            "manifests/dev.yaml": manifest(
+                "{env: ORDERS_DSN}", 1, f"hooks: {{before: [[sh, -c, '{script}']]}}\n"
+            ),
+            "migrations/1_a.sql": table("a"),
+        }
+    )
+    reconciler.enter(git_repository.path)
+    reconciler.set(ORDERS_DSN=fresh_database)
+    variables = {"ORDERS_DSN": fresh_database}
+    with Daemon(git_repository, "--allow-hooks", "--grace", "0s", variables=variables) as daemon:
+        wait_until(lambda: pids.exists() and pids.read_text().strip(), "the hook runs")
+        freed = reconciler("unlock", "--yes", "--reason", "it hangs")
+        assert freed.exit == 0, freed.err
+        assert "a hook that its holder runs is ended" in freed.out
+        told = daemon.wait_for_log(lambda event: event["event"] == "hook interrupted", 20)
+        assert "the lock was lost" in str(told)
+        first = int(pids.read_text().split()[0])
+        assert not alive(first)
+        wait_until(lambda: len(pids.read_text().split()) == 2, "the hook is tried again", 20)
+        assert not [event for event in daemon.events("hook output") if event["line"] == "beside"]
+
+
 def test_a_hook_does_not_outlive_a_daemon_that_is_killed(
     git_repository: Repository, fresh_database: str, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
-    script = f"pwd >> {pids}.folder; sleep 60 & echo $$ $! >> {pids}; wait"
+    # the first heeds SIGTERM, the other has to be killed
+    ignoring = "trap : TERM; while :; do sleep 0.1; done"
+    script = f'pwd > {pids}.folder; sh -c "{ignoring}" & echo $$ $! >> {pids}; wait'
     hooks = f"hooks: {{before: [[sh, -c, '{script}']]}}\n"
     git_repository.commit(
         files={"manifests/dev.yaml": manifest(fresh_database, 1, hooks), "migrations/1_a.sql": table("a")}
@@ -662,8 +694,8 @@ def test_a_hook_does_not_outlive_a_daemon_that_is_killed(
         daemon.kill()
         found = [int(pid) for pid in pids.read_text().split()]
         folder = Path(Path(f"{pids}.folder").read_text().strip())
-        wait_until(lambda: not any(alive(pid) for pid in found), "the hook's processes end", 5)
-        wait_until(lambda: not folder.exists(), "the hook's folder goes", 5)
+        wait_until(lambda: not any(alive(pid) for pid in found), "the hook's processes end", 10)
+        wait_until(lambda: not folder.exists(), "the hook's folder goes", 10)
         git_repository.commit(files={"manifests/dev.yaml": manifest(fresh_database, 1)})
         daemon.start()
         daemon.wait_ready("dev", 1)
