@@ -20,7 +20,9 @@ from reconciler.model import (
     RowStatus,
     Script,
     Statement,
+    StoredDown,
 )
+from reconciler.planner.pointing import pointing_at_doubt
 from reconciler.planner.wording import counted, label
 from reconciler.sqltext import (
     ABSENT,
@@ -66,7 +68,11 @@ def objects_needed(observation: Observation) -> list[str]:
 
 
 def unresolvable(
-    row: HistoryRow, migration: Migration | None, target: int, objects: Mapping[str, str] | None
+    row: HistoryRow,
+    migration: Migration | None,
+    target: int,
+    objects: Mapping[str, str] | None,
+    stored: StoredDown | None = None,
 ) -> Problem | None:
     """Why no plan to `target` can settle `row`, or None when it can or when there is nothing to settle.
 
@@ -75,13 +81,14 @@ def unresolvable(
         migration: its file, None when there is none (any more).
         target: the declared version.
         objects: the state of what `objects_needed` names; None while somebody is at work on the database.
+        stored: the down script that the database keeps, when it was read.
     """
     if row.status is RowStatus.RUNNING and (row.transactional or not row.statements_total):
         message = f"the {row.direction} of {label(row.version, row.name)} was interrupted, and nobody recorded how far it came"
         return _doubt(row, message, f"look at the database to find out; then {_by_hand(row)}")
     reached = _reached(row, objects)
     if isinstance(reached, Problem):
-        return reached
+        return pointing_at_doubt(reached, row, _scripts(row, migration, stored))
     stopped = _stopped(row, reached.done)
     if row.direction is Direction.DOWN:
         if row.version > target:
@@ -118,7 +125,9 @@ def first_statement(
         objects: the state of what `objects_needed` names; None while somebody is at work on the database.
     """
     reached = _reached(row, objects)
-    if isinstance(reached, Problem) or row.transactional or not reached.done:
+    if isinstance(reached, Problem):
+        return pointing_at_doubt(reached, row, [script])
+    if row.transactional or not reached.done:
         return reached
     done = reached.done
     stopped = _stopped(row, done)
@@ -132,6 +141,14 @@ def first_statement(
         message = f"{stopped}, and {were} been changed since"
         return _doubt(row, message, f"{restore} and change only what follows; or {_by_hand(row)}")
     return reached
+
+
+def _scripts(row: HistoryRow, migration: Migration | None, stored: StoredDown | None) -> list[Script]:
+    """What the attempt `row` may have been at, as far as it is at hand."""
+    if row.direction is Direction.UP:
+        return [migration.up] if migration is not None else []
+    scripts = [migration.down] if migration is not None and migration.down is not None else []
+    return [*scripts, Script(stored.text, stored.path, stored.first_line)] if stored is not None else scripts
 
 
 def _still_begins_with(statements: Sequence[Statement], row: HistoryRow, done: int) -> bool:

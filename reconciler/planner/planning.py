@@ -80,7 +80,8 @@ def _refuse_doubts(
             findings.warnings.append(left)
         if row.version in broken:
             continue
-        problem = unresolvable(row, request.catalog.get(row.version), request.target, request.objects)
+        stored = request.stored_downs.get(row.version)
+        problem = unresolvable(row, request.catalog.get(row.version), request.target, request.objects, stored)
         if problem is not None:
             findings.refusals.append(problem)
             refused.add(row.version)

@@ -149,6 +149,8 @@ async def test_what_nothing_tells_is_for_a_person(fresh_database: str) -> None:
     (refusal,) = outcome.plan.refusals
     assert refusal.reason is Reason.OUTCOME_UNKNOWN
     assert "whether statement 1 took effect is not known" in refusal.message
+    assert (refusal.statement_index, refusal.excerpt) == (1, "CALL p();\n^")
+    assert str(refusal.place) == "migrations/2_call.sql:3:1"
     assert "repair --mark-applied 2" in refusal.remedy
     await database.close()
 

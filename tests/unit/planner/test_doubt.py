@@ -198,6 +198,42 @@ def test_what_cannot_be_settled_names_the_statement_and_the_choices(what: str, n
         in problem.message
     )
     assert why in problem.message
+    assert problem.statement_index == 2
+    assert str(problem.place) == "migrations/00002_split.sql:6:1"
+    assert problem.excerpt == "CREATE TABLE b (id INT);\n^"
+
+
+@pytest.mark.parametrize("policy", list(ChangedDownPolicy))
+def test_a_statement_of_a_down_in_doubt_is_shown_in_the_script_that_it_was_of(
+    policy: ChangedDownPolicy,
+) -> None:
+    other = file(2, "split", up=THREE, down=f"SELECT 1;\n{DROPS}", directives=ALONE)
+    assert SPLIT.down is not None
+    attempt = stopped(SPLIT, 1, direction=Direction.DOWN, status=RowStatus.RUNNING)._replace(
+        intent_digest=intent_digest(split(SPLIT.down)[1]), intent_object="opaque"
+    )
+    found = [row(file(1)), attempt]
+    downs = {2: stored(SPLIT)}
+    for catalog in ([file(1), SPLIT], [file(1), other], [file(1)]):
+        problem = refusal(planned(catalog, found, 1, stored_downs=downs, changed_down=policy))
+        assert (problem.statement_index, problem.excerpt) == (2, "DROP TABLE b;\n^")
+        assert str(problem.place) == "migrations/00002_split.sql:11:1"
+
+
+@pytest.mark.parametrize(
+    "catalog",
+    [
+        [changed(THREE.replace("TABLE b", "TABLE z"))],
+        [changed(THREE.replace("TABLE a", "TABLE z"))],
+        [changed("CREATE TABLE a (id INT);")],
+        [changed("CREATE TABLE a (id INT); \\connect x")],
+    ],
+)
+def test_a_statement_in_doubt_that_no_script_has_any_more_is_only_counted(catalog: list[Migration]) -> None:
+    attempt = in_doubt("opaque", "")
+    (problem,) = (each for each in planned(catalog, [attempt], 2).refusals if each.statement_index)
+    assert problem.reason is Reason.OUTCOME_UNKNOWN
+    assert (problem.statement_index, problem.place, problem.excerpt) == (2, None, "")
 
 
 LEFT = 'invalid [["public.a_id", "public.a"]]'
