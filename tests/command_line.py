@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,18 +89,28 @@ def execute(*arguments: str, folder: Path, **variables: str) -> Answer:
     return Answer(process.returncode, out, err)
 
 
-def execute_on_terminal(*arguments: str, folder: Path, answer: str = "", **variables: str) -> Answer:
+def execute_on_terminal(
+    *arguments: str,
+    folder: Path,
+    answer: str = "",
+    ahead: str = "",
+    asked_for: Callable[[int], object] = lambda pid: None,
+    **variables: str,
+) -> Answer:
     """Run `reconciler` at a terminal; what it wrote to both streams is in `out`.
 
     Args:
         arguments: of the command line.
         folder: its working directory.
         answer: what to type once it asks.
+        ahead: what to type before it has even started.
+        asked_for: called with its process id once it asks, before the answer is typed.
         variables: of its environment.
     """
     import pty
 
     master, slave = pty.openpty()
+    os.write(master, ahead.encode())
     environment = {**git_environment(), "TERM": "xterm-256color", **variables}
     with subprocess.Popen(
         [sys.executable, "-m", "reconciler", *arguments],
@@ -120,9 +131,10 @@ def execute_on_terminal(*arguments: str, folder: Path, answer: str = "", **varia
             if not chunk:
                 break
             written += chunk
-            if answer and b"[y/N]" in written and not asked:
-                os.write(master, answer.encode())
+            if b"[y/N]" in written and not asked:
                 asked = True
+                asked_for(process.pid)
+                os.write(master, answer.encode())
     os.close(master)
     return Answer(process.returncode, written.decode().replace("\r\n", "\n"), "")
 

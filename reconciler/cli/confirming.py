@@ -51,9 +51,16 @@ def check_consent(consent: Consent) -> None:
     """Refuse what nobody could be asked about.
 
     Raises:
-        UsageError: the reason is empty or too long, or there is nobody to ask.
+        UsageError: the reason is empty, too long or no text, or there is nobody to ask.
     """
-    if not consent.reason.strip():
+    if not consent.reason.isascii():
+        try:
+            consent.reason.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                "the reason is not UTF-8", remedy="write it in the encoding of this terminal, or in plain ASCII"
+            ) from None
+    if not any(character.isprintable() and not character.isspace() for character in consent.reason):
         raise UsageError(
             "the reason is empty", remedy="say in a few words why: --reason 'restored by hand, INC-7'"
         )
@@ -61,7 +68,8 @@ def check_consent(consent: Consent) -> None:
         raise UsageError(
             f"the reason is longer than {_LONGEST_REASON} characters", remedy="name the ticket that tells it"
         )
-    if not consent.yes and not sys.stdin.isatty():
+    # there is none at all when it was closed
+    if not consent.yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise UsageError(
             "this changes databases by your word alone, and there is no terminal to ask at",
             remedy="add --yes to take what it shows",
@@ -74,14 +82,21 @@ async def agrees(question: str) -> bool:
     Args:
         question: one line.
     """
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
+    import termios
+
     loop = asyncio.get_running_loop()
     answered = asyncio.Event()
     terminal = sys.stdin.fileno()
+    # what was typed before the question was there is no answer to it
+    termios.tcflush(terminal, termios.TCIFLUSH)
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
     loop.add_reader(terminal, answered.set)
     try:
         await answered.wait()
+    except asyncio.CancelledError:
+        sys.stderr.write("\n")
+        raise
     finally:
         loop.remove_reader(terminal)
     answer = os.read(terminal, 1024).decode("utf-8", "replace")

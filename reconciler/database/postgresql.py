@@ -105,8 +105,8 @@ class PostgresDatabase:
         """Write a refusal to the journal, if it is not already the newest event there."""
         from reconciler.database.failures import mask_literals
 
-        session = await self._open()
         async with self._held(actor, acquire_timeout=_BOOKKEEPING_PATIENCE) as held:
+            session = held.session
             (newest,) = await session.read(session.queries("newest_refusal"), doing="reading the journal")
             if newest[:1] != [(problem.reason.value, mask_literals(problem.message))]:
                 await held.record("refused", problem)
@@ -157,7 +157,15 @@ class PostgresDatabase:
         """Free the lock; see `reconciler.model.Database.unlock`."""
         from reconciler.database.unlocking import free_lock
 
-        await free_lock(await self._open(), state, actor, reason)
+        session = await self._open()
+        try:
+            await session.read(doing="freeing the lock")
+        except ProblemError:
+            # the server has ended it while a person was asked
+            if session.alive:
+                raise
+            session = await self._open()
+        await free_lock(session, state, actor, reason)
 
     async def close(self) -> None:
         """Close the connection. The next use opens a new one."""
@@ -199,7 +207,7 @@ class PostgresDatabase:
         assert self._reader is not None
         owner = uuid.uuid4()
         try:
-            await self._take_advisory_lock(session, acquire_timeout, on_waiting)
+            session = await self._take_advisory_lock(session, acquire_timeout, on_waiting)
             try:
                 await self._make_tables(session)
                 fence = await self._take_row(session, actor, owner, taking_over=taking_over)
@@ -211,7 +219,7 @@ class PostgresDatabase:
             raise
         except BaseException:
             # cancelled on the way: whether the server has given us the lock is not known, and ends with the session
-            await session.close()
+            await self.close()
             raise
         watch = Watch(self._settings, session.backend_pid, watcher)
         held = HeldLock(session, self._reader, actor, owner, fence, watch)
@@ -226,16 +234,24 @@ class PostgresDatabase:
 
     async def _take_advisory_lock(
         self, session: Session, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None
-    ) -> None:
+    ) -> Session:
+        """Take the lock on `session`, or on a new one when the server has ended that meanwhile: nothing has begun yet."""
         deadline = monotonic() + acquire_timeout
         pause = _FIRST_PAUSE
         looks = 0
+        opened_anew = False
         while True:
-            ((answer,),) = await session.read(
-                session.queries("try_advisory_lock", key=ADVISORY_KEY), doing="taking the lock"
-            )
+            try:
+                ((answer,),) = await session.read(
+                    session.queries("try_advisory_lock", key=ADVISORY_KEY), doing="taking the lock"
+                )
+            except ProblemError:
+                if session.alive or opened_anew:
+                    raise
+                session, opened_anew = await self._open(), True
+                continue
             if answer[0]:
-                return
+                return session
             holder = (await self._read_with(session)).holder
             if holder is None:
                 # it has the lock and not yet said who it is, or is just giving it back: either takes a moment
