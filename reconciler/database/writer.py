@@ -389,6 +389,8 @@ class HeldLock:
         await self.write(
             self._session.queries("insert_hook", **known), doing=f"recording the hook {result.hook.label}"
         )
+        if self._session.interrupted:
+            raise asyncio.CancelledError
 
     async def release(self) -> None:
         """Give the lock back. A broken session has already lost it."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -461,6 +462,26 @@ async def test_a_hook_is_ended_when_the_lock_is_lost_meanwhile(fresh_database: s
     assert result.problem is not None
     assert "was ended" in result.problem.message
     assert "lock" in result.problem.message
+    assert applied(fresh_database) == []
+
+
+async def test_being_told_to_stop_while_a_hook_is_journalled_runs_no_step(fresh_database: str) -> None:
+    loop = asyncio.get_running_loop()
+
+    class Stopping(Heard):
+        """Has the journal of a hook wait, and this process told to stop meanwhile."""
+
+        def hook_finished(self, result: HookResult) -> None:
+            holder = psycopg.connect(fresh_database)
+            holder.execute("LOCK TABLE public.schema_migrations_journal IN EXCLUSIVE MODE")
+            loop.call_later(0.2, task.cancel)
+            loop.call_later(0.4, holder.close)
+
+    hooks = Hooks(before=(shell("true"),))
+    task = asyncio.ensure_future(bring(fresh_database, FILES, 2, hooks, Stopping()))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [event["outcome"] for event in journal(fresh_database, "hook")] == ["success"]
     assert applied(fresh_database) == []
 
 
