@@ -102,6 +102,7 @@ def test_every_promise_can_be_seen_to_break() -> None:
     untold = replace(GOOD, events=())
     again = replace(GOOD, events=(*GOOD.events, event("x", "finished", "failed")))
     falling = replace(GOOD, events=(event("x", "started", fence=2), *GOOD.events), fence=2)
+    unended = replace(GOOD, events=(event("w", "started"), *GOOD.events))
     doubtful = replace(GOOD, rows=((1, "running", "up"),))
     locked = replace(GOOD, locked=True)
     twice_loaded = replace(GOOD, shape=SHAPES[1] | {("rows", "1", "2", "digest")})
@@ -111,6 +112,7 @@ def test_every_promise_can_be_seen_to_break() -> None:
         (untold, "journal"),
         (again, "finished 2 times"),
         (falling, "fences"),
+        (unended, "has no end"),
         (doubtful, "doubt"),
         (locked, "still held"),
         (twice_loaded, "partial"),

@@ -336,6 +336,28 @@ def test_attempts_are_put_together_from_their_events() -> None:
     assert event_as_dict(events[4])["details"] == {"execution_time_ms": 1500}
 
 
+def test_the_story_tells_of_hooks_and_unlocks_by_their_names_and_where_an_attempt_went_on() -> None:
+    hook = replace(
+        event("hook", attempt="h", outcome="failed", details={"name": "backup", "execution_time_ms": 2000}),
+        version=None,
+    )
+    cleared = replace(
+        event("unlock", attempt="u", seconds=1, outcome="cleared", message="gone"), version=None
+    )
+    begun = event("started", seconds=2, message="went on at statement 2 of 3")
+    done = event(
+        "finished", seconds=3, outcome="success", details={"name": "create_b", "execution_time_ms": 4}
+    )
+    text = "\n".join(story(2, None, [hook, cleared, begun, done]))
+    assert text.startswith("migration 2 (create_b): not applied\n")
+    assert "the hook backup failed after 2.0 s" in text
+    assert "the lock was cleared" in text
+    assert "reason: gone" in text
+    assert "up done in 4 ms\n    by -\n    went on at statement 2 of 3" in text
+    notes = list(attempt_notes(attempts_of([begun, done])))
+    assert notes == ["2026-01-02 03:04:07Z up 2: went on at statement 2 of 3"]
+
+
 def test_the_story_of_a_migration_keeps_to_a_hundred_columns_and_shows_no_control_characters() -> None:
     blocker = {"pid": 7, "user": "bob", "application": "psql\x1b[2J"}
     details = {
