@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
+from reconciler.cli.bar import fitting_line
 from reconciler.cli.terminal import on_terminal
 from reconciler.model import (
     Blocker,
@@ -38,6 +39,8 @@ class Progress:
         self._transient = not silent and on_terminal()
         self._name = ""
         self._blocked_by: frozenset[str] = frozenset()
+        self._come: StepProgress | None = None
+        """How far the step has come."""
 
     @property
     def silent(self) -> bool:
@@ -67,6 +70,7 @@ class Progress:
     def started(self, step: Step) -> None:
         """A step is about to run."""
         self._blocked_by = frozenset()
+        self._come = None
         self._running(step)
 
     def finished(self, step: Step, result: StepResult) -> None:
@@ -79,8 +83,9 @@ class Progress:
 
     def progressed(self, step: Step, progress: StepProgress | None) -> None:
         """How far the step has come, on a terminal."""
+        self._come = progress
         if not self._blocked_by:
-            self._running(step, f"{progress}" if progress is not None else "")
+            self._running(step)
 
     def blocked(self, step: Step, blockers: Sequence[Blocker]) -> None:
         """Others hold the tables: said once for the same of them, and on a terminal for as long as it lasts."""
@@ -98,16 +103,33 @@ class Progress:
     def unwatched(self, step: Step, problem: Problem) -> None:
         """How far the step has come cannot be told; that it runs is on the screen already."""
 
-    def _running(self, step: Step, more: str = "") -> None:
-        self._now(f"{self._name}: running {running_line(step)} …" + (f" {more}" if more else ""))
+    def _running(self, step: Step, blocked: str = "") -> None:
+        if not self._transient:
+            return
+        come, what = self._come, running_line(step)
+        head, short = f"{self._name}: running {what} …", f"{self._name}: {what} …"
+        if blocked:
+            self._now(f"{head} {come}; {blocked}" if come is not None else f"{head} {blocked}")
+        elif come is None or come.percent is None:
+            self._now(f"{head} {come}" if come is not None else head)
+        else:
+            of = f" ({come.object})" if come.object else ""
+            told = (f"{head} {come.phase}{of}", f"{head} {come.phase}", f"{short} {come.phase}", short)
+            self._now(*told, percent=come.percent)
 
     def _line(self, text: str) -> None:
         if not self._silent:
             self._write((_CLEAR_LINE if self._transient else "") + printable(text) + "\n")
 
-    def _now(self, text: str) -> None:
+    def _now(self, *texts: str, percent: float | None = None) -> None:
         if self._transient:
-            self._write(_CLEAR_LINE + _fitting(printable(text)))
+            import shutil
+
+            # asked each time: the window may have changed. Only a single line can be taken back.
+            columns = shutil.get_terminal_size().columns
+            told = [printable(text) for text in texts]
+            line = fitting_line(told, percent, columns, encoding=sys.stdout.encoding)
+            self._write(_CLEAR_LINE + line)
 
     def _note(self, text: str) -> None:
         if self._transient:
@@ -127,11 +149,3 @@ class Progress:
 
 def _named(blockers: Sequence[Blocker]) -> str:
     return one_line("; ".join(str(blocker) for blocker in blockers))
-
-
-def _fitting(text: str) -> str:
-    """`text`, cut to one line of the terminal: only a single line can be taken back."""
-    import shutil
-
-    columns = shutil.get_terminal_size().columns
-    return text if len(text) < columns else text[: max(0, columns - 2)] + "…"
