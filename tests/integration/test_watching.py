@@ -118,6 +118,25 @@ async def test_the_text_of_a_query_is_not_kept_for_those_who_did_not_ask(fresh_d
     await database.close()
 
 
+async def test_a_query_is_identified_where_the_server_computes_that(any_database: str) -> None:
+    database, hears = database_at(any_database), Hears()
+    await bring(database, declare(FILES, 1))
+    with psycopg.connect(any_database) as holder:
+        holder.execute("SET compute_query_id = on")
+        holder.execute("SELECT count(*) FROM a")
+        pid = holder.info.backend_pid
+        ((expected,),) = rows(any_database, "SELECT query_id FROM pg_stat_activity WHERE pid = %s", pid)
+        assert expected
+        outcome = await bring(
+            database, declare(FILES, 2, timeouts=Timeouts(lock_timeout=0.05)), listener=hears
+        )
+    assert {blocker.query_id for seen in hears.blockers for blocker in seen} == {expected}
+    assert outcome.problem is not None
+    assert f"query id {expected}" in outcome.problem.message
+    assert json.loads(journal(any_database, "finished")[-1]["blockers"])[0]["query_id"] == expected
+    await database.close()
+
+
 async def test_a_table_that_stays_locked_is_blamed_on_its_holder_in_problem_and_journal(
     any_database: str,
 ) -> None:
