@@ -14,6 +14,7 @@ from reconciler.sqltext.classification import (
     drops_subscription,
     is_telling,
     loses_track,
+    makes_temporary,
     needs_autocommit,
 )
 from reconciler.sqltext.clientside import Rows, ServerText, server_text
@@ -109,6 +110,7 @@ def transactional(directives: Directives, analysis: Analysis) -> bool:
         )
     if directives.no_transaction:
         _refuse_left_open(analysis)
+        _refuse_temporary(analysis)
         return False
     if analysis.statements and all(analysis.needs_autocommit):
         return False
@@ -141,6 +143,21 @@ def _refuse_left_open(analysis: Analysis) -> None:
             f"{_headline(analysis.left_open)} begins a transaction that nothing in this script ends",
             "end it with COMMIT, or remove it",
         )
+
+
+def _refuse_temporary(analysis: Analysis) -> None:
+    """Raise for what is gone when the script goes on in another session: its name may then mean a table that stays."""
+    for statement in analysis.statements:
+        # most need not be taken apart
+        if "temp" in statement.text.lower() and makes_temporary(list(tokens(statement.text))):
+            raise invalid(
+                analysis.script,
+                statement.offset,
+                f"{_headline(statement)} makes something that ends with the session, and a script outside a transaction may "
+                "have to go on in another one",
+                "make an ordinary table, and drop it in the end; or add ON COMMIT DROP, between a BEGIN and a COMMIT of the "
+                "script's own",
+            )
 
 
 def invalid(script: Script, offset: int, message: str, remedy: str, *, sqlstate: str = "") -> ProblemError:

@@ -143,6 +143,32 @@ def loses_track(statement: Sequence[Token]) -> str:
     return ""
 
 
+def makes_temporary(statement: Sequence[Token]) -> bool:
+    """True for what makes a table, view or sequence that ends with the session, and not already with its transaction."""
+    words = [token.text.upper() for token in statement]
+    if _follow(words, "ON", "COMMIT", "DROP"):
+        return False
+    if words[0] == "CREATE" and (
+        "TEMP" in words[1:4] or "TEMPORARY" in words[1:4] or "PG_TEMP" in words[1:8]
+    ):
+        return True
+    return any(_selects_into_temporary(words, at) for at, word in enumerate(words) if word == "INTO")
+
+
+def _selects_into_temporary(words: Sequence[str], into: int) -> bool:
+    """Whether a SELECT makes a temporary table at `into`; to the statements that write into a table, TEMP is a mere name."""
+    if into and words[into - 1] in ("INSERT", "MERGE"):
+        return False
+    scoped = into + 1 < len(words) and words[into + 1] in ("LOCAL", "GLOBAL")
+    return "".join(words[into + 1 + scoped : into + 2 + scoped]) in ("TEMP", "TEMPORARY")
+
+
+def _follow(words: Sequence[str], *wanted: str) -> bool:
+    """Whether `wanted` stand one after the other somewhere in `words`."""
+    count = len(wanted)
+    return any(tuple(words[at : at + count]) == wanted for at in range(len(words) - count + 1))
+
+
 def sets_session(statement: Sequence[Token]) -> bool:
     """True for what changes nothing but the session, and is to be done again in a new one."""
     cursor = TokenCursor(statement)

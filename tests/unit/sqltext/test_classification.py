@@ -185,3 +185,38 @@ def test_what_would_lose_track_is_refused_in_and_outside_a_transaction(sql: str,
 )
 def test_what_keeps_track_is_not(sql: str) -> None:
     assert not transactional(Directives(no_transaction=True), analysed(f"BEGIN; SELECT 1; {sql}; END"))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TEMP TABLE v AS SELECT 1",
+        "create local temporary table v (id int) on commit delete rows",
+        "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
+        "CREATE TABLE pg_temp.v (id int)",
+        "CREATE TEMPORARY SEQUENCE v",
+        "SELECT 1 INTO TEMP v",
+        "WITH a AS (SELECT 1) SELECT * INTO LOCAL TEMPORARY v FROM a",
+        "BEGIN; CREATE TEMP TABLE v (id int); COMMIT",
+    ],
+)
+def test_what_ends_with_the_session_is_refused_where_another_may_go_on(sql: str) -> None:
+    if not sql.startswith("BEGIN"):
+        assert transactional(Directives(), analysed(sql))
+    with pytest.raises(ProblemError, match="makes something that ends with the session") as caught:
+        transactional(Directives(no_transaction=True), analysed(f"SELECT 1; {sql}"))
+    assert caught.value.problem.remedy
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "BEGIN; CREATE TEMP TABLE v (id int) ON COMMIT DROP; COMMIT",
+        "CREATE TABLE temperatures (temp int)",
+        "INSERT INTO temp SELECT 1",
+        "SELECT 1 INTO temperatures",
+        "DISCARD TEMP",
+    ],
+)
+def test_what_only_sounds_temporary_runs_outside_a_transaction(sql: str) -> None:
+    assert not transactional(Directives(no_transaction=True), analysed(sql))
