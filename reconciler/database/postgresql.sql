@@ -628,7 +628,7 @@ LEFT JOIN pg_catalog.pg_stat_activity activity ON activity.pid = held.pid
 CROSS JOIN LATERAL (
     SELECT started.*
     FROM (SELECT * FROM {journal} ORDER BY recorded_at DESC, id DESC LIMIT 50) started
-    WHERE started.event = 'started' AND started.fence = owned.fence
+    WHERE started.event = 'started' AND started.fence = owned.fence AND started.version > 0 AND started.direction IN ('up', 'down')
       AND NOT EXISTS (SELECT FROM {journal} AS ended WHERE ended.recorded_at >= started.recorded_at
                       AND ended.attempt = started.attempt AND ended.event = 'finished')
     ORDER BY started.recorded_at DESC LIMIT 1
