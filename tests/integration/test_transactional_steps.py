@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import psycopg
 import pytest
 
@@ -296,16 +298,26 @@ async def test_a_statement_timeout_is_named(fresh_database: str) -> None:
     await database.close()
 
 
-async def test_a_lock_on_a_table_is_waited_for_in_short_turns_and_then_given_up(fresh_database: str) -> None:
+async def test_a_lock_on_a_table_is_waited_for_in_short_turns_and_given_up_for_half_an_hour(
+    fresh_database: str,
+) -> None:
     database = database_at(fresh_database)
     await bring(database, declare({"1_a.sql": table("a")}, 1))
     files = {"1_a.sql": table("a"), "2_b.sql": migration("ALTER TABLE a ADD COLUMN b int;")}
+    declared = declare(files, 2, timeouts=Timeouts(lock_timeout=0.01))
     with psycopg.connect(fresh_database) as blocker:
         blocker.execute("SELECT * FROM a")
-        outcome = await bring(database, declare(files, 2, timeouts=Timeouts(lock_timeout=0.01)))
+        outcome = await bring(database, declared)
     assert outcome.problem is not None
     assert outcome.problem.reason is Reason.LOCK_TIMEOUT
-    assert (await bring(database, declare(files, 2))).plan.refusals[0].reason is Reason.LOCK_TIMEOUT  # type: ignore[union-attr]
+    failed_at = datetime.now(UTC)
+    for waited in (timedelta(0), timedelta(minutes=29)):
+        resting = await bring(database, declared, now=failed_at + waited)
+        assert resting.plan is not None
+        assert [problem.reason for problem in resting.plan.refusals] == [Reason.LOCK_TIMEOUT]
+    again = await bring(database, declared, now=failed_at + timedelta(minutes=30))
+    assert again.problem is None
+    assert [(step.version, step.direction) for step, _ in again.applied] == [(2, Direction.UP)]
     await database.close()
 
 
@@ -334,8 +346,6 @@ async def test_rows_beyond_the_plan_are_planned_again_under_the_lock(fresh_datab
 
     async def other_was_faster(observation: object, plan: Plan) -> None:
         await bring(first, declare(files, 2))
-
-    from datetime import UTC, datetime
 
     from reconciler.operations import apply
     from tests.applying import CLAIM, actor
