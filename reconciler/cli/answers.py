@@ -10,7 +10,7 @@ from reconciler.model import Problem
 from reconciler.model.encoding import JsonObject, plan_as_dict, problem_as_dict, result_as_dict
 from reconciler.report.outcomes import outcome_line
 from reconciler.report.plans import plan_hooks, plan_notes, plan_script, plan_table, plan_title
-from reconciler.report.problems import problem_text
+from reconciler.report.problems import problem_of_command, problem_text
 from reconciler.report.text import printable
 
 _LINES_OF_A_COPY = 10
@@ -78,7 +78,7 @@ def plans_as_dict(results: Sequence[Result], broken: Sequence[Problem], *, state
             {
                 **_names(result),
                 "plan": plan_as_dict(result.plan, statements=statements) if result.plan is not None else None,
-                "problem": problem_as_dict(result.problem) if result.problem is not None else None,
+                "problem": problem_of_command(result.problem) if result.problem is not None else None,
             }
             for result in results
         ],
@@ -90,7 +90,11 @@ def results_as_dict(results: Sequence[Result], broken: Sequence[Problem]) -> Jso
     return {
         "problems": [problem_as_dict(problem) for problem in broken],
         "databases": [
-            {**_names(result), **result_as_dict(result.applied, result.plan, result.problem, result.warnings)}
+            {
+                **_names(result),
+                **result_as_dict(result.applied, result.plan, result.problem, result.warnings),
+                "problem": problem_of_command(result.problem) if result.problem is not None else None,
+            }
             for result in results
         ],
     }

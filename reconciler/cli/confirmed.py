@@ -13,9 +13,9 @@ from reconciler.cli.options import OutputOptions, RepositoryOptions, SelectionOp
 from reconciler.cli.subjects import Scope, Subject, open_scope, refuse_unreadable
 from reconciler.cli.terminal import on_terminal, write, write_error, write_json, write_note, write_table
 from reconciler.model import Database, Problem, ProblemError
-from reconciler.model.encoding import JsonObject, problem_as_dict
+from reconciler.model.encoding import JsonObject
 from reconciler.model.value import value
-from reconciler.report.problems import problem_text
+from reconciler.report.problems import problem_of_command, problem_text
 from reconciler.report.table import Table, plain_table
 
 Found = TypeVar("Found")
@@ -186,5 +186,5 @@ def _as_dict(change: ConfirmedChange[Found], case: _Case[Found]) -> JsonObject:
         "environment": case.subject.environment,
         "database": case.subject.target.name,
         **change.as_dict(case.found, done=case.done),
-        "problem": problem_as_dict(case.problem) if case.problem is not None else None,
+        "problem": problem_of_command(case.problem) if case.problem is not None else None,
     }

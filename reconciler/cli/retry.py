@@ -34,7 +34,7 @@ def command(repository: RepositoryOptions, selection: SelectionOptions, output_a
     from reconciler.cli.running import run_to_end
     from reconciler.cli.terminal import write, write_error, write_json
     from reconciler.model.encoding import problem_as_dict
-    from reconciler.report.problems import problem_text
+    from reconciler.report.problems import problem_of_command, problem_text
     from reconciler.report.status import database_name
 
     asked = run_to_end(_retry(repository, selection))
@@ -49,7 +49,7 @@ def command(repository: RepositoryOptions, selection: SelectionOptions, output_a
                         "failure": problem_as_dict(each.failure.problem)
                         if each.failure is not None
                         else None,
-                        "problem": problem_as_dict(each.problem) if each.problem is not None else None,
+                        "problem": problem_of_command(each.problem) if each.problem is not None else None,
                     }
                     for each in asked
                 ]

@@ -253,13 +253,15 @@ class PostgresDatabase:
             if answer[0]:
                 return session
             holder = (await self._read_with(session)).holder
-            if holder is None:
+            if holder is None or holder.since is None:
                 # it has the lock and not yet said who it is, or is just giving it back: either takes a moment
                 looks += 1
                 if looks < _LOOKS:
                     await asyncio.sleep(_FIRST_PAUSE)
                     continue
-                holder = LockHolder("a session that does not say who it is", "advisory", None)
+                from reconciler.database.unlocking import nameless_holder
+
+                holder = await nameless_holder(session)
             if on_waiting is not None:
                 on_waiting(holder)
                 on_waiting = None
@@ -332,5 +334,5 @@ def _lock_held(holder: LockHolder, waited: float) -> Problem:
     return Problem(
         reason=Reason.LOCK_HELD,
         message=f"another process holds the lock of this database: {holder.owner}{since}{waiting}",
-        remedy="it is tried again by itself",
+        remedy="`reconciler unlock` shows it, and can end it if it hangs; it is tried again by itself",
     )

@@ -689,6 +689,7 @@ FROM pg_catalog.pg_locks held LEFT JOIN pg_catalog.pg_stat_activity activity ON 
 WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
   AND held.classid = :key_high AND held.objid = :key_low
   AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+ORDER BY activity.backend_start, held.pid
 
 -- name: lock_row
 SELECT coalesce(holder, owner::text, ''), coalesce(mode, ''), extract(epoch FROM since)::float8, extract(epoch FROM renewed_at)::float8,

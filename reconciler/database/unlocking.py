@@ -17,7 +17,7 @@ from reconciler.database.reading import ADVISORY_KEY
 from reconciler.database.records import who
 from reconciler.database.session import Session
 from reconciler.database.trust import read_table, refuse_strangers
-from reconciler.model import Actor, LockSession, LockState, Problem, ProblemError, Reason
+from reconciler.model import Actor, LockHolder, LockSession, LockState, Problem, ProblemError, Reason
 from reconciler.redaction import redact
 
 _KEY: dict[str, Literal] = {"key_high": ADVISORY_KEY >> 32, "key_low": ADVISORY_KEY & 0xFFFFFFFF}
@@ -55,6 +55,24 @@ async def read_lock(session: Session) -> LockState:
     )
 
 
+async def nameless_holder(session: Session) -> LockHolder:
+    """Who holds the lock, as far as the server tells, when they themselves have not said so."""
+    holding = (await read_lock(session)).session
+    return LockHolder(
+        _told(holding) if holding is not None else "a session that has just ended", "advisory", None
+    )
+
+
+def _told(holding: LockSession) -> str:
+    known = [
+        f"session {holding.pid}" + (f" of user {holding.user}" if holding.user else ""),
+        f"application {holding.application}" if holding.application else "",
+        f"at {holding.address}" if holding.address else "",
+        "which does not say who it is",
+    ]
+    return ", ".join(each for each in known if each)
+
+
 async def free_lock(session: Session, state: LockState, actor: Actor, reason: str) -> None:
     """Free the lock; see `reconciler.model.Database.unlock`."""
     now = await read_lock(session)
@@ -74,6 +92,8 @@ async def free_lock(session: Session, state: LockState, actor: Actor, reason: st
 
 
 async def _end(session: Session, state: LockState, holding: LockSession, actor: Actor, reason: str) -> None:
+    # more than one, where others than we have taken it, shared
+    (before,) = await session.read(session.queries("lock_session", **_KEY), doing="reading the lock")
     event = []
     if state.journalled:
         holder = f" ({state.owner})" if state.owner else ""
@@ -101,6 +121,8 @@ async def _end(session: Session, state: LockState, holding: LockSession, actor: 
         if monotonic() >= deadline:
             raise ProblemError(_still_there(holding))
         await asyncio.sleep(_PAUSE)
+    if now.session is not None and now.session.pid in {row[0] for row in before}:
+        raise ProblemError(_held_by_more(holding, now.session))
     if now.session is None and now.owner and now.fence == state.fence:
         try:
             await _transact(session, session.queries("clear_lock_row", fence=now.fence))
@@ -173,6 +195,14 @@ def _still_there(holding: LockSession) -> Problem:
         remedy=(
             "look for it in pg_stat_activity: one that rolls much back, or waits for a disk or a standby, ends when that is over"
         ),
+    )
+
+
+def _held_by_more(ended: LockSession, left: LockSession) -> Problem:
+    return Problem(
+        reason=Reason.LOCK_HELD,
+        message=f"session {ended.pid} was ended, and the lock is held still: by {_told(left)}",
+        remedy="run the command again to end that one as well",
     )
 
 

@@ -35,6 +35,12 @@ def problem_text(problem: Problem | JsonObject, *, label: str = "error", lasting
     return "\n".join(lines)
 
 
+def problem_of_command(problem: Problem) -> JsonObject:
+    """A problem with public keys, for the answer of a command, which ends and does not try again."""
+    known = problem_as_dict(problem)
+    return {**known, "remedy": without_promise(str(known["remedy"]))}
+
+
 def without_promise(remedy: str) -> str:
     """`remedy` without the clause that it is tried again, for a command that ends and does not."""
     return "; ".join(clause for clause in remedy.split("; ") if clause.strip() != _PROMISE)
