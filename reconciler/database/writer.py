@@ -137,6 +137,9 @@ class HeldLock:
 
     async def run(self, step: Step, *, durable: bool, following: Sequence[Step] = ()) -> StepResult:
         """Run one step and record it; see `reconciler.model.Writer.run`."""
+        if self._session.interrupted:
+            # told to stop while something was written down, which had to be whole
+            raise asyncio.CancelledError
         with self.watch.over(step):
             if step.leftover:
                 from reconciler.database.indexes import drop_leftover

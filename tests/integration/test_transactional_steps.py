@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -498,3 +499,31 @@ async def test_a_database_that_cannot_hold_our_names_still_records(server: TestS
     assert (await bring(database, declare({}, 0))).problem is None
     await database.close()
     server.drop_database(name)
+
+
+async def test_being_told_to_stop_while_old_rows_are_completed_runs_no_step(fresh_database: str) -> None:
+    files = {"1_a.sql": table("a"), "2_b.sql": table("b")}
+    database = database_at(fresh_database)
+    await bring(database, declare(files, 1))
+    with (
+        psycopg.connect(fresh_database, autocommit=True) as watcher,
+        psycopg.connect(fresh_database) as holder,
+    ):
+        watcher.execute("UPDATE schema_migrations SET token_checksum = NULL")
+        holder.execute("LOCK TABLE schema_migrations IN SHARE MODE")
+        task = asyncio.ensure_future(bring(database, declare(files, 2)))
+        waiting = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'schema_migrations'::regclass"
+        )
+        while watcher.execute(waiting).fetchone() != (1,):
+            assert not task.done()
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        holder.rollback()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        found = watcher.execute("SELECT version, token_checksum IS NULL FROM schema_migrations").fetchall()
+        assert found == [(1, False)]
+        assert watcher.execute("SELECT to_regclass('b')").fetchone() == (None,)
+    await database.close()
