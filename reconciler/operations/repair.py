@@ -29,6 +29,7 @@ from reconciler.model import (
 )
 from reconciler.model.value import value
 from reconciler.operations.declaration import Declaration
+from reconciler.operations.foreseen import after_marking
 from reconciler.planner import claimed_by_other, describe_script, foreign_history, is_another_migration
 from reconciler.planner.wording import listed
 
@@ -275,12 +276,9 @@ def _mark_applied(
     else:
         # an interrupted down leaves all that was recorded when the migration was applied; so does a file that is gone
         change = RowChange(version=version, name=row.name, action=RowAction.SETTLE, before=row)
-        if row.direction is Direction.UP and not row.has_down:
-            notes.append("its file is gone, and no down script is stored: the migration cannot be taken back")
-    if request.declared_by and version > declaration.target and not declaration.suspended:
-        notes.append(
-            f"{request.declared_by} declares version {declaration.target}: a running daemon takes it back at once"
-        )
+    stored = row is not None and change.action is RowAction.SETTLE and row.has_down
+    has_down = stored or (migration is not None and migration.down is not None)
+    notes += after_marking(version, migration, declaration, request.declared_by, has_down=has_down)
     return Repair(kind=RepairKind.MARK_APPLIED, changes=(change,), notes=tuple(notes))
 
 

@@ -137,6 +137,41 @@ def test_what_follows_is_said_beforehand() -> None:
     assert any("older migrations are not applied: 2;" in note for note in notes)
 
 
+def test_what_a_row_without_a_file_or_a_down_comes_to_is_said_without_contradiction() -> None:
+    gone = Catalog([THREE[0], THREE[2]])
+    found = [row(THREE[0]), stopped(INDEX, 1)._replace(has_down=False)]
+
+    def notes(target: int, catalog: Catalog = gone, suspended: bool = False) -> list[str]:
+        first, *others = asked(
+            RepairKind.MARK_APPLIED, 2, found, catalog=catalog, target=target, suspended=suspended
+        ).notes
+        assert first.startswith("no script runs")
+        return others
+
+    assert notes(1) == [
+        "no down script is stored, and its file is gone: manifests/production.yaml declares version 1, and every plan is refused "
+        "as Irreversible from now on, until target_version is 2 or above, or the file is back with a DOWN section"
+    ]
+    assert notes(3) == [
+        "its file is gone: every plan is refused until it is back, and no down script is stored: the "
+        "migration cannot be taken back"
+    ]
+    assert notes(1, suspended=True) == [
+        "its file is gone, and no down script is stored: the migration cannot be taken back"
+    ]
+    # a file without a DOWN section comes to the same
+    bare = Catalog([THREE[0], file(2, down=None)])
+    (_, above) = notes(1, catalog=bare)
+    assert above.startswith(
+        "its file has no DOWN section: manifests/production.yaml declares version 1, and every plan is refused"
+    )
+    found = [row(THREE[0]), stopped(INDEX, 1)._replace(has_down=True)]
+    assert notes(1) == [
+        "manifests/production.yaml declares version 1: a running daemon takes it back at once"
+    ]
+    assert notes(3) == ["its file is gone: every plan is refused until it is back"]
+
+
 def test_a_file_that_was_rewritten_is_accepted_with_its_down() -> None:
     old = row(file(2, up="CREATE TABLE other (id INT);"))
     (change,) = asked(RepairKind.ACCEPT_CHECKSUM, 2, [row(THREE[0]), old]).changes
