@@ -58,7 +58,8 @@ def check_consent(consent: Consent) -> None:
             consent.reason.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                "the reason is not UTF-8", remedy="write it in the encoding of this terminal, or in plain ASCII"
+                "the reason is not UTF-8",
+                remedy="write it in the encoding of this terminal, or in plain ASCII",
             ) from None
     if not any(character.isprintable() and not character.isspace() for character in consent.reason):
         raise UsageError(

@@ -15,7 +15,7 @@ from reconciler.cli.options import (
     database_options,
     example,
 )
-from reconciler.model import AppliedMigration, JournalEvent, Problem
+from reconciler.model import AppliedMigration, JournalEvent, Problem, Reason
 
 _NEWEST = 20
 _MOST = 100_000
@@ -78,7 +78,11 @@ def command(
     else:
         for index, each in enumerate(found):
             _write(each, version, first=not index, more=bool(output_as.verbose))
-    return Exit.ERROR if any(each.problem is not None for each in found) else Exit.DONE
+    problems = [each.problem for each in found if each.problem is not None]
+    if any(problem.reason is not Reason.SUSPENDED for problem in problems):
+        return Exit.ERROR
+    # beside others, one that rests is no failure
+    return Exit.OUT_OF_SYNC if problems and len(problems) == len(found) else Exit.DONE
 
 
 class _Found(NamedTuple):
@@ -100,7 +104,8 @@ def _write(found: _Found, version: int | None, *, first: bool, more: bool) -> No
 
     name = database_name(found.environment, found.database)
     if found.problem is not None:
-        write_error(f"{name}: {problem_text(found.problem)}")
+        label = "refused" if found.problem.reason is Reason.SUSPENDED else "error"
+        write_error(f"{name}: {problem_text(found.problem, label=label)}")
         return
     lead = "" if first else "\n"
     if version is not None:
@@ -122,7 +127,7 @@ def _write(found: _Found, version: int | None, *, first: bool, more: bool) -> No
 async def _read(
     version: int | None, limit: int, repository: RepositoryOptions, selection: SelectionOptions
 ) -> list[_Found]:
-    from reconciler.cli.subjects import open_scope, refuse_broken
+    from reconciler.cli.subjects import open_scope, refuse_broken, suspended
     from reconciler.model import ProblemError
 
     found = []
@@ -130,6 +135,8 @@ async def _read(
         refuse_broken(scope, selection)
         for subject in scope.subjects:
             if subject.suspended:
+                refusal = suspended(subject.environment, subject.manifest)
+                found.append(_Found(subject.environment, subject.target.name, [], 0, [], refusal))
                 continue
             applied: list[AppliedMigration] = []
             journal: list[JournalEvent] = []

@@ -308,10 +308,18 @@ def refuse_broken(scope: Scope, selection: SelectionOptions) -> None:
         if environment.manifest is None:
             raise ProblemError(environment.problems[0])
         if environment.manifest.suspend:
-            raise ProblemError(
-                Problem(
-                    reason=Reason.SUSPENDED,
-                    message=f"the environment {environment.name} is suspended: nobody connects to it",
-                    remedy=f"remove `suspend: true` from {environment.manifest.path}, or name the database with --dsn",
-                )
-            )
+            raise ProblemError(suspended(environment.name, environment.manifest.path))
+
+
+def suspended(environment: str, manifest: str) -> Problem:
+    """Why nothing is asked of an environment.
+
+    Args:
+        environment: its name.
+        manifest: path of its manifest.
+    """
+    return Problem(
+        reason=Reason.SUSPENDED,
+        message=f"the environment {environment} is suspended: nobody connects to it",
+        remedy=f"remove `suspend: true` from {manifest}, or name the database with --dsn",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from reconciler.model.encoding import JsonObject, blocker_from_dict
@@ -72,12 +73,22 @@ def attempts_table(attempts: Sequence[Attempt]) -> Table:
 
 def attempt_notes(attempts: Sequence[Attempt]) -> Iterator[str]:
     """What the table has no room for: errors, reasons of refusals, and what people said."""
-    for attempt in attempts:
+    for _, alike in groupby(attempts, _said):
+        attempt, *others = alike
         text = "; ".join(each for each in (one_line(attempt.went_on), _message(attempt.newest)) if each)
         if artefact := attempt.newest.details.get("artefact"):
             text = f"{text}; made {one_line(str(artefact))}"
         if text:
-            yield _wrapped(f"{instant(attempt.began)} {_what(attempt)}: {text}", first="")
+            what = _what(attempt) + (f" to {others[-1].newest.version}" if others else "")
+            yield _wrapped(f"{instant(attempt.began)} {what}: {text}", first="")
+
+
+def _said(attempt: Attempt) -> tuple[object, ...]:
+    """Equal for what a person has said once, of many migrations."""
+    event = attempt.newest
+    if event.event in _BY_WORD and event.version is not None:
+        return event.attempt, event.event, event.message
+    return (id(attempt),)
 
 
 def story(
@@ -95,14 +106,16 @@ def story(
     yield f"migration {version}{_name(row, attempts)}: {_standing(row)}"
     if not attempts:
         yield f"{_INDENT}the journal has nothing about it"
+    # there is one writer: what began before another attempt has ended
+    newest = next((attempt for attempt in reversed(attempts) if attempt.is_step), None)
     for attempt in attempts:
         yield ""
-        yield from _chapter(attempt, more=more)
+        yield from _chapter(attempt, more=more, newest=attempt is newest)
 
 
-def _chapter(attempt: Attempt, *, more: bool) -> Iterator[str]:
+def _chapter(attempt: Attempt, *, more: bool, newest: bool) -> Iterator[str]:
     details = attempt.newest.details
-    yield _wrapped(f"{instant(attempt.began)}  {_headline(attempt)}", first="")
+    yield _wrapped(f"{instant(attempt.began)}  {_headline(attempt, newest=newest)}", first="")
     yield _wrapped(f"by {_person(details)}{_means(details)}")
     revision = details.get("git_revision")
     written = f" by {one_line(str(details['git_author']))}" if details.get("git_author") else ""
@@ -129,7 +142,7 @@ def _chapter(attempt: Attempt, *, more: bool) -> Iterator[str]:
             yield _wrapped(f"remedy: {one_line(str(remedy))}")
 
 
-def _headline(attempt: Attempt) -> str:
+def _headline(attempt: Attempt, *, newest: bool) -> str:
     event = attempt.newest
     if not attempt.is_step:
         outcome = attempt.outcome.replace("_", " ")
@@ -149,7 +162,9 @@ def _headline(attempt: Attempt) -> str:
         "failed": "failed",
         "interrupted": "was interrupted",
         "not_run": "was not run: something newer was declared first",
-        "unfinished": "began, and its end is not recorded",
+        "unfinished": "began, and may be running still: its end is not recorded"
+        if newest
+        else "began, and its end is not recorded",
     }.get(attempt.outcome, one_line(attempt.outcome))
     return f"{event.direction or ''} {words}{_length(attempt)}".strip()
 

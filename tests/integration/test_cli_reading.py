@@ -207,6 +207,24 @@ def test_history_does_not_ask_a_daemon(reconciler: CommandLine, declared: Reposi
     assert reconciler("history", "--server", "http://127.0.0.1:1").exit == 2
 
 
+def test_history_of_all_environments_says_which_are_suspended(
+    reconciler: CommandLine, declared: Repository
+) -> None:
+    declared.commit("Suspend", {"manifests/dev.yaml": manifest(2, more="suspend: true\n")})
+    answer = reconciler("history")
+    assert (answer.exit, "Suspended" in answer.err, "--dsn" in answer.err) == (3, True, True)
+    assert answer.err.startswith("dev: refused: the environment dev is suspended")
+    answer = reconciler("history", "--output", "json")
+    assert answer.exit == 3
+    (told,) = answer.json["databases"]
+    assert (told["environment"], told["applied"], told["problem"]["reason"]) == ("dev", [], "Suspended")
+    # beside one that is not, it is no failure
+    declared.commit("Another", {"manifests/test.yaml": manifest(2)})
+    answer = reconciler("history")
+    assert (answer.exit, "test: no migrations in its history" in answer.out) == (0, True)
+    assert "dev: refused: the environment dev is suspended" in answer.err
+
+
 def test_history_of_a_suspended_environment_is_refused(reconciler: CommandLine, declared: Repository) -> None:
     declared.commit("Suspend", {"manifests/dev.yaml": manifest(2, more="suspend: true\n")})
     answer = reconciler("history", "-e", "dev")

@@ -336,6 +336,33 @@ def test_attempts_are_put_together_from_their_events() -> None:
     assert event_as_dict(events[4])["details"] == {"execution_time_ms": 1500}
 
 
+def test_what_a_person_said_once_about_many_migrations_is_shown_once() -> None:
+    def said(name: str, version: int, *, attempt: str, message: str = "by hand") -> JournalEvent:
+        return replace(event(name, attempt=attempt, message=message, outcome="baselined"), version=version)
+
+    events = [
+        *(said("baseline", version, attempt="a") for version in (1, 2, 3)),
+        said("baseline", 4, attempt="b"),
+        said("repair", 5, attempt="c", message="taken over from x: why"),
+        said("repair", 6, attempt="c", message="why"),
+    ]
+    began = "2026-01-02 03:04:05Z"
+    assert [" ".join(note.split()) for note in attempt_notes(attempts_of(events))] == [
+        f"{began} baseline 1 to 3: by hand",
+        f"{began} baseline 4: by hand",
+        f"{began} repair 5: taken over from x: why",
+        f"{began} repair 6: why",
+    ]
+    assert len(attempts_table(attempts_of(events)).rows) == 6
+
+
+def test_only_the_newest_attempt_may_be_running_still() -> None:
+    begun = [event("started", attempt="a"), event("started", attempt="b", seconds=5)]
+    text = " ".join("\n".join(story(2, None, begun)).split())
+    assert "03:04:05Z up began, and its end is not recorded by" in text
+    assert "03:04:10Z up began, and may be running still: its end is not recorded" in text
+
+
 def test_the_story_tells_of_hooks_and_unlocks_by_their_names_and_where_an_attempt_went_on() -> None:
     hook = replace(
         event("hook", attempt="h", outcome="failed", details={"name": "backup", "execution_time_ms": 2000}),
