@@ -163,7 +163,9 @@ class Records:
         way = f"{occasion.moment}, from version {occasion.from_version} to {occasion.target_version}"
         written = problem.detail.splitlines() if problem is not None else []
         # the message ends with the last of the lines that follow here
-        headline = problem.message.removesuffix(f": {written[-1]}" if written else "") if problem is not None else ""
+        headline = (
+            problem.message.removesuffix(f": {written[-1]}" if written else "") if problem is not None else ""
+        )
         lines = [f"{way}: {headline}" if headline else way, *written]
         return {
             "attempt": str(uuid.uuid4()),

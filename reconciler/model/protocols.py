@@ -152,7 +152,9 @@ class Writer(Protocol):
 class HookRunner(Protocol):
     """Runs the hooks of one database. Whoever hands one out has consented to run what git says."""
 
-    async def run(self, hook: Hook, occasion: HookOccasion, *, stop: Awaitable[str] | None = None) -> HookResult:
+    async def run(
+        self, hook: Hook, occasion: HookOccasion, *, stop: Awaitable[str] | None = None
+    ) -> HookResult:
         """Run one hook to its end. That it failed is in the result; when the task is cancelled, the hook is ended.
 
         Args:
