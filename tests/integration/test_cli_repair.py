@@ -35,9 +35,9 @@ def declared(reconciler: CommandLine, git_repository: Repository, any_database: 
     return git_repository
 
 
-def told_on_a_terminal(answer: str, *arguments: str, folder: Path, **variables: str) -> Answer:
+def told_on_a_terminal(answer: str, *arguments: str, folder: Path, dsn: str) -> Answer:
     """Run a command at a terminal of 100 columns, and answer its question."""
-    return execute_on_terminal(*arguments, folder=folder, answer=answer, COLUMNS="100", **variables)
+    return execute_on_terminal(*arguments, folder=folder, answer=answer, COLUMNS="100", ORDERS_DSN=dsn)
 
 
 def test_baseline_takes_a_database_over_that_already_has_the_schema(
@@ -116,11 +116,11 @@ def test_nothing_is_changed_without_a_reason_or_somebody_to_ask(
 
 def test_a_person_at_a_terminal_is_asked(declared: Repository, any_database: str) -> None:
     arguments = ("repair", "--mark-applied", "1", "--reason", "why")
-    no = told_on_a_terminal("\n", *arguments, folder=declared.path, ORDERS_DSN=any_database)
+    no = told_on_a_terminal("\n", *arguments, folder=declared.path, dsn=any_database)
     assert no.exit == 3
     assert "nothing was changed" in no.out
     assert applied(any_database) == []
-    yes = told_on_a_terminal("y\n", *arguments, folder=declared.path, ORDERS_DSN=any_database)
+    yes = told_on_a_terminal("y\n", *arguments, folder=declared.path, dsn=any_database)
     assert yes.exit == 0
     assert "Change dev so? [y/N]" in yes.out
     assert applied(any_database) == [1]
