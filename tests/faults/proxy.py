@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
-Result = TypeVar("Result")
+from tests.wire import Loop, read_message
 
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 
@@ -62,38 +61,6 @@ class Harm:
     linger: float = 0.0
     delay: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
-
-
-class Loop:
-    """An event loop on a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
-
-    def __enter__(self) -> Loop:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.run(self._cancel_all())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine there and wait for what it returns."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    async def _cancel_all(self) -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        if tasks:
-            # those whose clients are gone end by themselves, and their sockets with them
-            _, unfinished = await asyncio.wait(tasks, timeout=1)
-            tasks = list(unfinished)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Proxy:
@@ -183,7 +150,7 @@ class Proxy:
         first = way == TO_SERVER
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                data = await _read_message(reader, untyped=first)
+                data = await read_message(reader, untyped=first)
                 first = False
                 frame = Frame(way, self._counts[way], self._commits, data)
                 self._counts[way] += 1
@@ -205,9 +172,3 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
         return 0.0
-
-
-async def _read_message(reader: asyncio.StreamReader, *, untyped: bool) -> bytes:
-    """One message. Only the first of a client has no type; clients here ask for no encryption."""
-    head = await reader.readexactly(4 if untyped else 5)
-    return head + await reader.readexactly(int.from_bytes(head[-4:], "big") - 4)

@@ -19,10 +19,11 @@ from tests.applying import bring, database_at, declare
 from tests.command_line import start
 from tests.faults.looking import look
 from tests.faults.promises import Shapes
-from tests.faults.proxy import Loop, Proxy
+from tests.faults.proxy import Proxy
 from tests.faults.scenario import FURNITURE, SCENARIOS, Scenario
 from tests.git import Repository
 from tests.servers import TestServer, installation
+from tests.wire import Loop
 
 VARIABLE = "FAULTS_DSN"
 ORIGIN = "https://example.org/team/faults.git"

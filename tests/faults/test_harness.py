@@ -12,9 +12,10 @@ from pathlib import Path
 from tests.faults.__main__ import play
 from tests.faults.looking import Look
 from tests.faults.promises import broken_at_any_moment, broken_at_the_end
-from tests.faults.proxy import Loop, Proxy
+from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage
 from tests.faults.tally import DURING, Tally
+from tests.wire import Loop
 
 SHAPES = {0: frozenset[tuple[str, ...]](), 1: frozenset({("relation", "a", "r", "")})}
 

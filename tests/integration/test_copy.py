@@ -12,10 +12,11 @@ from reconciler.model import Reason
 from tests.applying import bring, database_at, declare, migration
 from tests.command_line import execute, execute_on_terminal
 from tests.daemon import manifest
-from tests.faults.proxy import Frame, Harm, Loop, Proxy
+from tests.faults.proxy import Frame, Harm, Proxy
 from tests.faults.stage import through
 from tests.git import Repository
 from tests.servers import TestServer
+from tests.wire import Loop
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, word text);"
 

@@ -12,11 +12,12 @@ from psycopg.conninfo import make_conninfo
 from reconciler.embedded.cluster import SUPERUSER
 from tests.applying import migration, table
 from tests.daemon import Daemon, manifest, wait_until
-from tests.faults.proxy import TO_CLIENT, TO_SERVER, Frame, Harm, Loop, Proxy
+from tests.faults.proxy import TO_CLIENT, TO_SERVER, Frame, Harm, Proxy
 from tests.git import Repository
 from tests.integration.pairs import Pair, made_pair
 from tests.looking import applied, exists, journal, rows
 from tests.servers import TestServer
+from tests.wire import Loop
 
 
 @pytest.fixture
