@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.database.lease import MARK
 from reconciler.database.objects import read_states
 from reconciler.database.session import Session
 from reconciler.model import Problem, ProblemError, Reason, Step
@@ -51,9 +52,12 @@ async def drop_leftover(writer: HeldLock, step: Step) -> None:
         return
     try:
         # waits for every older transaction and blocks nobody, so no lock_timeout applies
-        await session.command("SET lock_timeout = 0;SET statement_timeout = 0", doing="setting time limits")
+        if not session.pooled:
+            limits = "SET lock_timeout = 0;SET statement_timeout = 0"
+            await session.command(limits, doing="setting time limits")
+        writer.confirm()
         await session.command(
-            f"DROP INDEX CONCURRENTLY IF EXISTS {step.leftover}",
+            f"{MARK if writer.leased else ''}DROP INDEX CONCURRENTLY IF EXISTS {step.leftover}",
             doing=f"dropping the invalid index {step.leftover}",
         )
         await session.command(session.reset_message, doing="resetting the session")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 
+from reconciler.database.advisory import give_advisory_lock_back, take_advisory_lock
 from reconciler.database.connecting import ConnectionSettings
+from reconciler.database.lease import MARK, Lease
 from reconciler.database.objects import read_states
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
 from reconciler.database.records import known_end
 from reconciler.database.session import Session
 from reconciler.database.trust import strangers_problem
+from reconciler.database.waiting import Waiting, lock_held
 from reconciler.database.watching import Watch, read_work
 from reconciler.database.writer import HeldLock
 from reconciler.model import (
@@ -37,14 +37,6 @@ from reconciler.model import (
 )
 from reconciler.planner import claimed_by_other, foreign_history
 
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
-"""Seconds between two attempts at the lock. Never a blocking wait: that would be an open transaction on the server, and
-`CREATE INDEX CONCURRENTLY` of the lock's holder would wait for it for ever."""
-
-_LOOKS = 5
-"""A holder of the lock that has not said who it is is looked at this often."""
-
 
 class PostgresDatabase:
     """Implements `reconciler.model.Database`. One task at a time uses it.
@@ -61,6 +53,8 @@ class PostgresDatabase:
         self._unrecorded: Mapping[str, Literal] = {}
         """The end of an attempt of ours that the journal does not have yet, since the connection broke."""
         self._show_queries = False
+        self._lease_wanted = False
+        self._lease_seconds = 0.0
 
     async def observe(self) -> Observation:
         """Read history, lock, claim and last failure; see `reconciler.model.Database`. While nothing has changed, the same
@@ -180,6 +174,8 @@ class PostgresDatabase:
         settings = await self._settings()
         self._session = await Session.open(settings)
         self._show_queries = settings.show_queries
+        self._lease_wanted = settings.lock == "lease"
+        self._lease_seconds = settings.lease
         if self._reader is None or self._schema != settings.history_schema:
             self._reader = Reader(settings.history_schema)
             self._schema = settings.history_schema
@@ -203,26 +199,31 @@ class PostgresDatabase:
         watcher: StepWatcher | None = None,
         taking_over: bool = False,
     ) -> AsyncIterator[HeldLock]:
-        session = await self._open()
+        session = await self._open_introduced()
         assert self._reader is not None
+        waiting = Waiting(acquire_timeout, on_waiting)
         owner = uuid.uuid4()
+        lease = None
         try:
-            session = await self._take_advisory_lock(session, acquire_timeout, on_waiting)
-            try:
+            if session.pooled or self._lease_wanted:
                 await self._make_tables(session)
-                fence = await self._take_row(session, actor, owner, taking_over=taking_over)
-            except ProblemError:
-                with contextlib.suppress(ProblemError):
-                    await session.read(session.queries("release_advisory_lock"), doing="releasing the lock")
-                raise
+                session, fence, lease = await self._take_lease(actor, owner, waiting, taking_over=taking_over)
+            else:
+                session = await take_advisory_lock(session, self._reader, waiting, self._open)
+                try:
+                    await self._make_tables(session)
+                    fence = await self._take_row(session, actor, owner, taking_over=taking_over)
+                except ProblemError:
+                    await give_advisory_lock_back(session)
+                    raise
         except ProblemError:
             raise
         except BaseException:
             # cancelled on the way: whether the server has given us the lock is not known, and ends with the session
             await self.close()
             raise
-        watch = Watch(self._settings, session.backend_pid, watcher)
-        held = HeldLock(session, self._reader, actor, owner, fence, watch)
+        watch = Watch(self._settings, None if lease is not None else session.backend_pid, watcher)
+        held = HeldLock(session, self._reader, actor, owner, fence, watch, lease)
         try:
             yield held
         finally:
@@ -232,43 +233,57 @@ class PostgresDatabase:
                 self._unrecorded = held.unrecorded
                 await watch.close()
 
-    async def _take_advisory_lock(
-        self, session: Session, acquire_timeout: float, on_waiting: Callable[[LockHolder], None] | None
-    ) -> Session:
-        """Take the lock on `session`, or on a new one when the server has ended that meanwhile: nothing has begun yet."""
-        deadline = monotonic() + acquire_timeout
-        pause = _FIRST_PAUSE
-        looks = 0
-        opened_anew = False
-        while True:
-            try:
-                ((answer,),) = await session.read(
-                    session.queries("try_advisory_lock", key=ADVISORY_KEY), doing="taking the lock"
-                )
-            except ProblemError:
-                if session.alive or opened_anew:
-                    raise
-                session, opened_anew = await self._open(), True
-                continue
-            if answer[0]:
-                return session
-            holder = (await self._read_with(session)).holder
-            if holder is None or holder.since is None:
-                # it has the lock and not yet said who it is, or is just giving it back: either takes a moment
-                looks += 1
-                if looks < _LOOKS:
-                    await asyncio.sleep(_FIRST_PAUSE)
-                    continue
-                from reconciler.database.unlocking import nameless_holder
+    async def _open_introduced(self) -> Session:
+        """A session of which it is known who serves it, and that lives."""
+        session = await self._open()
+        try:
+            await session.introduce()
+            if session.pooled or self._lease_wanted:
+                await session.read(session.queries("read_server"), doing="opening the session")
+        except ProblemError:
+            if session.alive:
+                raise
+            session = await self._open()
+            await session.introduce()
+        return session
 
-                holder = await nameless_holder(session)
-            if on_waiting is not None:
-                on_waiting(holder)
-                on_waiting = None
-            if monotonic() >= deadline:
-                raise ProblemError(_lock_held(holder, acquire_timeout))
-            await asyncio.sleep(min(pause * (0.5 + random.random()), max(0.0, deadline - monotonic())))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+    async def _take_lease(
+        self, actor: Actor, owner: uuid.UUID, waiting: Waiting, *, taking_over: bool
+    ) -> tuple[Session, int, Lease]:
+        """Take the lease, as soon as nobody has it and no work of who had it goes on; and renew it from now on."""
+        while True:
+            session = await self._open_introduced()
+            taken_at = monotonic()
+            try:
+                fence = await self._take_row(session, actor, owner, taking_over=taking_over, lease=True)
+            except ProblemError as error:
+                if error.problem.reason is Reason.LOCK_HELD:
+                    held = (await self._read_with(session)).holder
+                    await waiting.pause(
+                        held or LockHolder("work that goes on after its owner", "lease", None)
+                    )
+                    continue
+                if session.alive:
+                    raise
+                # whether it was given to us before the connection broke, the row says
+                session = await self._open_introduced()
+                (rows,) = await session.read(
+                    session.queries("own_lease", owner=str(owner)), doing="looking who holds the lease"
+                )
+                if not rows:
+                    raise
+                fence = int(rows[0][0])
+            lease = Lease(self._settings, str(owner), fence, self._lease_seconds, taken_at)
+            try:
+                await lease.begin()
+            except BaseException:
+                await session.transact(
+                    session.queries("release_lock_row", owner=str(owner), fence=fence),
+                    doing="releasing the lock",
+                )
+                await lease.close(release=False)
+                raise
+            return session, fence, lease
 
     async def _make_tables(self, session: Session) -> None:
         seen = await self._read_with(session)
@@ -293,6 +308,8 @@ class PostgresDatabase:
         creations = [session.queries("create_tables"), session.queries("refuse_strangers")]
         if not exists[0]:
             creations.insert(0, session.queries("create_schema"))
+        # two that make them at once would be in each other's way; who has the lock already has this one too
+        creations.insert(0, session.queries("hold_while_working", key=ADVISORY_KEY))
         try:
             await session.transact(*creations, doing="creating our tables")
         except ProblemError as error:
@@ -301,17 +318,35 @@ class PostgresDatabase:
             # nobody was there a moment ago; who it is now, the next attempt says
             raise ProblemError(strangers_problem(self._schema, ())) from None
 
-    async def _take_row(self, session: Session, actor: Actor, owner: uuid.UUID, *, taking_over: bool) -> int:
+    async def _take_row(
+        self, session: Session, actor: Actor, owner: uuid.UUID, *, taking_over: bool, lease: bool = False
+    ) -> int:
+        """Write ourselves into the lock's row. Returns the fence.
+
+        Raises:
+            ProblemError: `LockHeld`, `ClaimedByOther`, or the connection broke.
+        """
         claim = actor.claim
+        ours: dict[str, Literal] = {
+            "owner": str(owner),
+            "holder": actor.owner,
+            "environment": claim.environment if claim else None,
+            "database_name": claim.database if claim else None,
+            "repository": claim.repository if claim else None,
+        }
+        if lease:
+            row = session.queries(
+                "take_lease",
+                **ours,
+                **_KEY,
+                seconds=self._lease_seconds,
+                mark=MARK,
+                taking_over=taking_over,
+            )
+        else:
+            row = session.queries("take_lock_row_of_others" if taking_over else "take_lock_row", **ours)
         (rows,) = await session.read(
-            session.queries(
-                "take_lock_row_of_others" if taking_over else "take_lock_row",
-                owner=str(owner),
-                holder=actor.owner,
-                environment=claim.environment if claim else None,
-                database_name=claim.database if claim else None,
-                repository=claim.repository if claim else None,
-            ),
+            row,
             session.queries("end_open_attempts", owner=str(owner), **known_end(self._unrecorded)),
             doing="taking the lock",
         )
@@ -321,18 +356,9 @@ class PostgresDatabase:
         seen = await self._read_with(session)
         if seen.claim is not None and seen.claim != claim and not taking_over:
             raise ProblemError(claimed_by_other(seen.claim, claim))
-        raise ProblemError(_lock_held(seen.holder or LockHolder("the holder of a lease", "lease", None), 0.0))
+        raise ProblemError(lock_held(seen.holder or LockHolder("the holder of a lease", "lease", None)))
 
 
 _BOOKKEEPING_PATIENCE = 5.0
 """Seconds to wait for the lock in order to write one event."""
-
-
-def _lock_held(holder: LockHolder, waited: float) -> Problem:
-    since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
-    waiting = f"; waited {waited:g} s" if waited else ""
-    return Problem(
-        reason=Reason.LOCK_HELD,
-        message=f"another process holds the lock of this database: {holder.owner}{since}{waiting}",
-        remedy="`reconciler unlock` shows it, and can end it if it hangs; it is tried again by itself",
-    )
+_KEY: dict[str, Literal] = {"key_high": ADVISORY_KEY >> 32, "key_low": ADVISORY_KEY & 0xFFFFFFFF}

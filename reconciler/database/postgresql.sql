@@ -1,14 +1,6 @@
 -- Every statement we send to PostgreSQL, in named blocks. `{history}`, `{journal}`, `{lock}` stand for our tables in `{schema}`, always
 -- schema-qualified, since a migration may change the search path; `:name` stands for an escaped literal.
 
--- name: session_settings
--- The meaning of our own literals must not depend on what a role's defaults say. The limits are those of our own
--- statements: each step sets its own.
-SET standard_conforming_strings = on;
-SET statement_timeout = '60s';
-SET lock_timeout = '10s';
-SET idle_in_transaction_session_timeout = 0
-
 -- name: set_role
 -- `NONE` is the login role.
 SET ROLE {role}
@@ -16,8 +8,17 @@ SET ROLE {role}
 -- name: set_local_role
 SET LOCAL ROLE {role}
 
--- name: backend_pid
-SELECT pg_catalog.pg_backend_pid()
+-- name: introduce
+-- Whether it is the very process we have connected to, :pid, that serves us, and no older than our connection, :age seconds: a pooler
+-- gives us processes that others use as well. Only our own is given settings, and in this very statement: one round trip less.
+WITH server AS MATERIALIZED (
+    SELECT served.pid = :pid AND pg_catalog.clock_timestamp() - served.backend_start < pg_catalog.make_interval(secs => :age) AS direct
+    FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS served
+)
+SELECT direct, CASE WHEN direct THEN pg_catalog.concat({settings}) END FROM server
+
+-- name: introduce_setting
+pg_catalog.set_config(:name, :value, false)
 
 -- name: reset_session
 -- Every step of DISCARD ALL except pg_advisory_unlock_all, which would drop our lock.
@@ -298,6 +299,75 @@ WHERE held.id = 1 AND held.owner = :owner AND begun.event = 'started'
   AND NOT EXISTS (SELECT FROM newest AS done WHERE done.event = 'finished' AND done.attempt = begun.attempt)
 ORDER BY begun.recorded_at
 
+-- name: take_lease
+-- Only when nobody holds the lock in either way, and nothing of an owner before us is still going on in the server: the key is held by
+-- each transaction that works under a lease, and a mark stands before each statement that runs outside one. :taking_over leaves the
+-- claim as it is, whoever the database belongs to.
+INSERT INTO {lock} AS held (id, owner, holder, mode, fence, since, renewed_at, expires_at, environment, database_name, repository)
+VALUES (1, :owner, :holder, 'lease', 1, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(),
+        pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => :seconds),
+        CASE WHEN NOT :taking_over THEN :environment::text END, CASE WHEN NOT :taking_over THEN :database_name::text END,
+        CASE WHEN NOT :taking_over THEN :repository::text END)
+ON CONFLICT (id) DO UPDATE
+SET owner = excluded.owner, holder = excluded.holder, mode = excluded.mode, fence = held.fence + 1, since = excluded.since,
+    renewed_at = excluded.renewed_at, expires_at = excluded.expires_at,
+    environment = CASE WHEN :taking_over THEN held.environment ELSE excluded.environment END,
+    database_name = CASE WHEN :taking_over THEN held.database_name ELSE excluded.database_name END,
+    repository = CASE WHEN :taking_over THEN held.repository ELSE excluded.repository END
+WHERE (held.owner IS NULL OR held.mode IS DISTINCT FROM 'lease' OR held.expires_at IS NULL
+       OR held.expires_at < pg_catalog.clock_timestamp())
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                  AND l.classid = :key_high AND l.objid = :key_low
+                  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity working
+                  WHERE working.datname = pg_catalog.current_database() AND working.state = 'active'
+                  AND working.pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(working.query, :mark))
+  AND (:taking_over OR held.environment IS NULL
+       OR (held.environment, held.database_name, held.repository)
+          IS NOT DISTINCT FROM (excluded.environment, excluded.database_name, excluded.repository))
+RETURNING fence
+
+-- name: own_lease
+-- After an attempt to take the lease whose answer never came.
+SELECT fence FROM {lock} WHERE id = 1 AND owner = :owner AND mode = 'lease' AND expires_at > pg_catalog.clock_timestamp()
+
+-- name: renew_lease
+UPDATE {lock}
+SET renewed_at = pg_catalog.clock_timestamp(), expires_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => :seconds)
+WHERE id = 1 AND owner = :owner AND fence = :fence AND mode = 'lease'
+RETURNING fence
+
+-- name: hold_while_working
+SELECT pg_catalog.pg_advisory_xact_lock(:key)
+
+-- name: still_ours
+-- Divides by zero when the lock is no longer ours.
+SELECT 1 / count(*) FROM {lock} WHERE id = 1 AND owner = :owner AND fence = :fence
+
+-- name: working_process
+-- The process that runs what the holder of a lease has sent: behind a pooler it is another one for every transaction.
+SELECT l.pid FROM pg_catalog.pg_locks l
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = :key_high AND l.objid = :key_low
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+UNION ALL
+SELECT working.pid FROM pg_catalog.pg_stat_activity working
+WHERE working.datname = pg_catalog.current_database() AND working.state = 'active' AND working.pid <> pg_catalog.pg_backend_pid()
+  AND pg_catalog.starts_with(working.query, :mark)
+LIMIT 1
+
+-- name: leave_nothing_behind
+-- What a script has made of the session, undone within its own transaction: behind a pooler the session is everybody's. What poolers
+-- keep track of for each of their clients is what it was again, and ours is set again.
+CLOSE ALL;
+SET SESSION AUTHORIZATION DEFAULT;
+RESET ALL;
+SET client_encoding = 'UTF8';
+SET application_name = :application_name;
+UNLISTEN *;
+DISCARD PLANS;
+DISCARD TEMPORARY;
+DISCARD SEQUENCES
+
 -- name: release_lock_row
 UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL WHERE id = 1 AND owner = :owner AND fence = :fence
 
@@ -314,6 +384,15 @@ WITH held AS (
     UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence
     AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
                 AND l.classid = :key_high AND l.objid = :key_low AND l.pid = pg_catalog.pg_backend_pid())
+    RETURNING 1
+)
+SELECT 1 / count(*) FROM held
+
+-- name: strict_fence_of_lease
+-- Also when the lease has run out and nobody has taken it.
+WITH held AS (
+    UPDATE {lock} SET renewed_at = pg_catalog.clock_timestamp() WHERE id = 1 AND owner = :owner AND fence = :fence
+    AND expires_at > pg_catalog.clock_timestamp()
     RETURNING 1
 )
 SELECT 1 / count(*) FROM held

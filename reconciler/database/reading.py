@@ -144,6 +144,8 @@ class Reader:
             engine="postgresql",
             server_version=_version(identity),
             read_only=bool(server[0][0]),
+            pooled=session.pooled,
+            sets_role=session.sets_role,
         )
         # a glance does not ask again to whom it is that the tables belong
         self._seen = observation if marks is not None and not strangers else None
@@ -199,6 +201,8 @@ class Reader:
             engine="postgresql",
             server_version=_version(identity),
             read_only=bool(server[0][0]),
+            pooled=session.pooled,
+            sets_role=session.sets_role,
         )
 
 

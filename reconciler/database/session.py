@@ -6,7 +6,8 @@ import asyncio
 import codecs
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from reconciler.database.connecting import ConnectionSettings, connect, engine_unsupported
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
 BOOKKEEPING_LIMITS = ("SET LOCAL lock_timeout = 10000", "SET LOCAL statement_timeout = 60000")
 """What is written down is written fast, or somebody holds our tables: give up then, and with it the migration's own locks."""
+_SETTINGS = {
+    # the meaning of our own literals must not depend on what a role's defaults say
+    "standard_conforming_strings": "on",
+    # the limits are those of our own statements: each step sets its own
+    "statement_timeout": "60s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "0",
+}
+_SETTINGS_SINCE = {140000: {"idle_session_timeout": "0"}, 170000: {"transaction_timeout": "0"}}
+"""More of them, from a version of the server on."""
+_CLOCKS_APART = 3.0
+"""Seconds by which the server may count more since we connected than we do: it may have been busy before it looked."""
 _SHORT = 128
 """Characters of the longest text whose literal is remembered."""
 _OWN_SCOPE = (
@@ -40,14 +53,22 @@ class Session:
     """
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], settings: ConnectionSettings, queries: Queries
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        settings: ConnectionSettings,
+        queries: Queries,
+        opened_at: float,
     ) -> None:
         self._connection = connection
         self._settings = settings
         self.queries = queries
         self.interrupted = False
         self._introduced = False
-        """The session has our settings, and it is the server itself that we talk to."""
+        """It is known who serves us, and our own process has our settings."""
+        self.pooled = False
+        """A pooler stands before the server, and every transaction may be served by another process, which others use as well:
+        no setting may outlive a transaction."""
+        self._opened_at = opened_at
 
     @classmethod
     async def open(cls, settings: ConnectionSettings) -> Session:
@@ -58,6 +79,7 @@ class Session:
         """
         from psycopg.pq import Escaping
 
+        opened_at = monotonic()
         connection = await connect(settings)
         escaping = Escaping(connection.pgconn)
         representable = _representable(connection.info.parameter_status("server_encoding") or "UTF8")
@@ -76,7 +98,7 @@ class Session:
             await connection.close()
             # its schema changes are jobs outside any transaction: what we promise does not hold there
             raise ProblemError(engine_unsupported("the server is a CockroachDB"))
-        return cls(connection, settings, queries)
+        return cls(connection, settings, queries, opened_at)
 
     @property
     def alive(self) -> bool:
@@ -94,6 +116,11 @@ class Session:
         return self._settings.history_schema
 
     @property
+    def sets_role(self) -> bool:
+        """We are to be another role than the one that logs in."""
+        return self._settings.role is not None
+
+    @property
     def server_version(self) -> int:
         """As libpq counts it: 180001 for 18.1."""
         return self._connection.info.server_version
@@ -103,30 +130,46 @@ class Session:
         """True inside a transaction block, also a failed one."""
         return bool(self._connection.pgconn.transaction_status) and self.alive
 
-    @property
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Our settings, by name."""
+        settings = dict(_SETTINGS)
+        for version, more in _SETTINGS_SINCE.items():
+            if self.server_version >= version:
+                settings |= more
+        return settings
+
+    @cached_property
     def settings_message(self) -> str:
         """The statements that give a session our settings."""
-        parts = [self.queries("session_settings")]
-        version = self._connection.info.server_version
-        if version >= 140000:
-            parts.append("SET idle_session_timeout = 0")
-        if version >= 170000:
-            parts.append("SET transaction_timeout = 0")
+        parts = [f"SET {name} = '{value}'" for name, value in self.settings.items()]
         if self._settings.role:
             parts.append(self.queries("set_role"))
         return ";\n".join(parts)
+
+    @property
+    def local_settings(self) -> tuple[str, ...]:
+        """The statements that give one transaction our settings, where the session must not have them; otherwise none."""
+        if not self.pooled:
+            return ()
+        settings = (f"SET LOCAL {name} = '{value}'" for name, value in self.settings.items())
+        return (*settings, self.queries("set_local_role")) if self._settings.role else tuple(settings)
 
     @property
     def local_role(self) -> str:
         """The statement that makes us, for the rest of the transaction, the role that our tables belong to."""
         return self.queries("set_local_role") if self._settings.role else "SET LOCAL role TO DEFAULT"
 
-    @property
-    def bookkeeping_scope(self) -> tuple[str, ...]:
-        """The statements between a migration's own and our records of it, in one transaction."""
+    def bookkeeping_scope(self, script: str) -> tuple[str, ...]:
+        """The statements between those of a migration and our records of it, in one transaction.
+
+        Args:
+            script: the migration's SQL.
+        """
         return (
             # deferred constraints and triggers must still see the search path of the script
             "SET CONSTRAINTS ALL IMMEDIATE",
+            *(self._tidying(script) if self.pooled else ()),
             *BOOKKEEPING_LIMITS,
             # whoever the script made us
             "SET LOCAL SESSION AUTHORIZATION DEFAULT",
@@ -134,9 +177,22 @@ class Session:
             "SET LOCAL search_path = pg_catalog",
         )
 
+    def _tidying(self, script: str) -> list[str]:
+        """The statements that undo what `script` made of the session, where that is everybody's."""
+        application = self._connection.info.parameter_status("application_name") or ""
+        tidying = self.queries("leave_nothing_behind", application_name=application).split(";\n")
+        # these two would undo as well what others have left there, who may need it: a pooler that prepares statements for its clients
+        if "prepare" in script.lower():
+            tidying.append("DEALLOCATE ALL")
+        if "advisory" in script.lower():
+            tidying.append(self.queries("release_advisory_lock"))
+        return tidying
+
     @property
     def reset_message(self) -> str:
         """The statements that undo whatever a migration did to the session, and set our settings again."""
+        if self.pooled:
+            return ""
         return self.queries("reset_session") + ";\n" + self.settings_message
 
     async def read(self, *blocks: str, doing: str, before: Sequence[str] = ()) -> list[list[tuple[Any, ...]]]:
@@ -153,8 +209,8 @@ class Session:
         """
         import psycopg
 
-        # a round trip less for each connection; when the message fails, the next one says it again
-        opening = () if self._introduced else (self.queries("backend_pid"), self.settings_message)
+        introducing = not self._introduced
+        opening = (self._introduction,) if introducing else self.local_settings
         try:
             cursor = self._connection.cursor()
             scoped = (*_OWN_SCOPE, *blocks) if blocks else ()
@@ -165,32 +221,53 @@ class Session:
                 if cursor.description is not None:
                     answers.append(await cursor.fetchall())
                 more = cursor.nextset()
-        except (
-            psycopg.errors.UndefinedTable,
-            psycopg.errors.UndefinedColumn,
-            psycopg.errors.InvalidSchemaName,
-        ):
-            await self._end_failed_transaction()
-            raise
         except psycopg.Error as error:
             await self._end_failed_transaction()
+            if introducing and self.alive and (before or blocks):
+                # it may have been said as somebody who may not: without the role and the settings that a pooler keeps from us
+                await self.introduce()
+                if self.pooled:
+                    return await self.read(*blocks, doing=doing, before=before)
+            if isinstance(
+                error,
+                (
+                    psycopg.errors.UndefinedTable,
+                    psycopg.errors.UndefinedColumn,
+                    psycopg.errors.InvalidSchemaName,
+                ),
+            ):
+                raise
             raise translate(error, doing) from None
-        if opening:
-            self._introduce(answers.pop(0))
+        if introducing:
+            self._introduced, self.pooled = True, not answers.pop(0)[0][0]
+            if self.pooled and (before or blocks):
+                return await self.read(*blocks, doing=doing, before=before)
         return answers
 
-    def _introduce(self, answer: list[tuple[Any, ...]]) -> None:
-        """Note that the session has our settings.
-
-        Args:
-            answer: the process that serves us.
+    async def introduce(self) -> None:
+        """Find out who serves us and settle our settings, if that is not known yet; nothing else is sent in that message.
 
         Raises:
-            ProblemError: it is another than the one we connected to: `EngineUnsupported`.
+            ProblemError: the connection broke.
         """
-        if answer[0][0] != self._connection.info.backend_pid:
-            raise ProblemError(engine_unsupported("a connection pooler stands before the server"))
-        self._introduced = True
+        if not self._introduced:
+            await self.read(doing="opening the session")
+
+    @property
+    def _introduction(self) -> str:
+        settings = dict(self.settings)
+        if self._settings.role:
+            settings["role"] = self._settings.role
+        return self.queries(
+            "introduce",
+            pid=self.backend_pid,
+            age=monotonic() - self._opened_at + _CLOCKS_APART,
+        ).replace(
+            "{settings}",
+            ", ".join(
+                self.queries("introduce_setting", name=name, value=value) for name, value in settings.items()
+            ),
+        )
 
     async def transact(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
         """Run `blocks` in one transaction of our own, whatever a migration made of the session, and leave that as it is.
@@ -202,6 +279,7 @@ class Session:
         """
         import psycopg
 
+        await self.introduce()
         opening = (
             "BEGIN",
             "SET TRANSACTION READ WRITE",
@@ -223,14 +301,15 @@ class Session:
             raise translate(error, doing) from None
 
     async def command(self, message: str, *, doing: str) -> None:
-        """Send statements that return nothing of interest.
+        """Send statements that return nothing of interest; none at all for an empty message.
 
         Raises:
             ProblemError: one of them failed, or the connection broke.
         """
-        results = await self.send(message)
-        if is_error(results[-1]):
-            raise refused(results[-1], doing)
+        if message:
+            results = await self.send(message)
+            if is_error(results[-1]):
+                raise refused(results[-1], doing)
 
     async def roll_back(self) -> None:
         """Undo the transaction that is open, if one is, and whatever a migration did to the session.
@@ -269,8 +348,7 @@ class Session:
         Raises:
             ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
-        if not self._introduced:
-            await self.read(doing="opening the session")
+        await self.introduce()
         work = asyncio.ensure_future(self._exchange(message, many_rows, copy_data))
         try:
             if meanwhile is not None:

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from reconciler.database.indexes import hidden_invalid_index, tell_of_leftovers, with_leftovers
+from reconciler.database.lease import MARK
 from reconciler.database.messages import may_return_rows
 from reconciler.database.objects import sighting
 from reconciler.database.outcome import (
@@ -40,8 +41,6 @@ _REFUSED_IN_TRANSACTION = ("25001", "2D000")
 """SQLSTATEs of what only the server knew: this statement must stand alone, or ends transactions itself."""
 _NOT_PREPARED = "26000"
 _LOCK_NOT_AVAILABLE = "55P03"
-_STATEMENTS_BEFORE = 3
-"""In the message of a statement that a transaction holds: BEGIN and two settings."""
 _OUTLIVES_A_ROLLBACK = ("PREPARE", "DEALLOCATE")
 
 
@@ -74,10 +73,13 @@ class _Run:
         """What failed has changed nothing, and may be run again from the first statement that is not done."""
         self._warnings: list[Problem] = []
         self._prepared: tuple[int, str] | None = None
-        limits = f"SET LOCAL statement_timeout = {round(step.statement_timeout * 1000)};\n"
-        self._before = (
-            f"BEGIN READ WRITE;\nSET LOCAL lock_timeout = {round(step.lock_timeout * 1000)};\n{limits}"
+        self._limits = (
+            f"SET LOCAL lock_timeout = {round(step.lock_timeout * 1000)}",
+            f"SET LOCAL statement_timeout = {round(step.statement_timeout * 1000)}",
         )
+        before = ("BEGIN READ WRITE", *writer.opening, *self._limits)
+        self._before = ";\n".join(before) + ";\n"
+        self._statements_before = len(before)
 
     async def to_the_end(self) -> StepResult:
         step, session = self._step, self._session
@@ -112,6 +114,7 @@ class _Run:
         while index < len(self._step.statements) and not self._session.interrupted:
             self._repeatable = False
             try:
+                self._writer.confirm()
                 problem = await self._run_one(index)
             except ProblemError as error:
                 # between two statements: what is done is written down all the same
@@ -170,7 +173,7 @@ class _Run:
         if controls_transaction(part):
             self._block_writes = not begins_read_only(part)
             self._block_repeatable = True
-            return await self._send(index, self._time_limits(part))
+            return await self._begin_block(index, part)
         if sets_session(part):
             problem = await self._send(index, self._time_limits(part))
             if problem is None:
@@ -180,6 +183,14 @@ class _Run:
         if intent is None:
             return await self._run_with_record(index)
         return await self._run_alone(index, intent, part)
+
+    async def _begin_block(self, index: int, part: list[Token]) -> Problem | None:
+        """Begin the script's own transaction, with all that each of ours begins with."""
+        problem = await self._send(index, self._time_limits(part))
+        opening = (*self._writer.opening, *(self._limits if self._session.pooled else ()))
+        if problem is None and opening:
+            await self._session.command(";\n".join(opening), doing="beginning a transaction")
+        return problem
 
     async def _run_with_record(self, index: int) -> Problem | None:
         """Run a statement and its record in one transaction."""
@@ -209,7 +220,7 @@ class _Run:
             return interrupted(step)
         from reconciler.database.failures import sqlstate_of
 
-        ran, sqlstate = len(results) - 1 - _STATEMENTS_BEFORE, sqlstate_of(results[-1])
+        ran, sqlstate = len(results) - 1 - self._statements_before, sqlstate_of(results[-1])
         if ran > 1:
             if sqlstate == _NOT_PREPARED and self._row.lasting:
                 # a function of the script's has thrown away what was prepared
@@ -282,7 +293,11 @@ class _Run:
                 await session.command(limits, doing="setting time limits")
             if session.interrupted:
                 return interrupted(step)
-            results = await session.send(statement.text, many_rows=True, copy_data=_copy_data(statement))
+            # found by it among what the server runs, also when our connection is gone
+            mark = MARK if self._writer.leased and not session.in_transaction else ""
+            results = await session.send(
+                mark + statement.text, many_rows=True, copy_data=_copy_data(statement)
+            )
         except ProblemError as lost:
             return connection_lost(step, lost.problem.message)
         if not is_error(results[-1]):
@@ -296,7 +311,7 @@ class _Run:
         if position_of(results[-1]) is not None:
             # found wrong when it was read, so that nothing of it was run
             self._row.settled()
-        return self._failed(results[-1], index, 0)
+        return self._failed(results[-1], index, len(mark))
 
     def _failed(self, error: PGresult, index: int, prefix: int) -> Problem:
         """The failure of a statement that stood behind `prefix` characters of its message."""
@@ -323,6 +338,9 @@ class _Run:
         `CONCURRENTLY` waits for every older transaction to end and blocks nobody meanwhile. Giving up on that wait would
         only leave an invalid index behind, so no `lock_timeout` applies to it.
         """
+        if self._session.pooled:
+            # what is set outside a transaction is set for whoever comes next
+            return ""
         lock_timeout = 0.0 if is_concurrent(part) else self._step.lock_timeout
         return (
             f"SET lock_timeout = {round(lock_timeout * 1000)};"

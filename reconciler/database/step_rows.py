@@ -35,7 +35,10 @@ class StepRow:
         self._step = step
         self._chain = Chain(step.statements)
         self._intent = _NO_INTENT
-        self._scope = (*writer.session.bookkeeping_scope, "SET LOCAL synchronous_commit TO DEFAULT")
+        self._scope = (
+            *writer.session.bookkeeping_scope(step.script.text),
+            "SET LOCAL synchronous_commit TO DEFAULT",
+        )
         # whatever the script has made the default
         self._attempt_id = str(uuid.uuid4())
         self._started = monotonic()
@@ -74,10 +77,12 @@ class StepRow:
             started = queries(
                 "insert_event", **writer.records.empty_event("started", **{**facts, **going_on})
             )
+        # behind a pooler what is prepared is not there any more in the next transaction
+        lasting = not self._session.pooled
         rows, *_ = await writer.write(
             row,
             started,
-            self._prepare(),
+            *((self._prepare(),) if lasting else ()),
             doing=f"recording the start of migration {step.version}",
         )
         if not rows:
@@ -88,7 +93,7 @@ class StepRow:
                     remedy="the history is read again; it is tried again by itself",
                 )
             )
-        self.lasting = True
+        self.lasting = lasting
 
     def done(self, count: int) -> Sequence[str]:
         """The statements that record that `count` statements are done, for a transaction that the script's own share."""

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from reconciler.database.lease import MARK
+from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY
 from reconciler.database.session import Session
 from reconciler.model import (
@@ -42,6 +44,7 @@ _LONGEST_LOOK = 5.0
 """Seconds a look may take, connecting included."""
 _FAREWELL = 1.0
 """Seconds that a look which is under way has to end when the lock is given back."""
+_KEY: dict[str, Literal] = {"key_high": ADVISORY_KEY >> 32, "key_low": ADVISORY_KEY & 0xFFFFFFFF}
 _Sight = tuple[tuple[Blocker, ...], float, StepProgress | None]
 """Who is in the way, for how many seconds, and how far the work has come."""
 _MAY_HAVE_WAITED = frozenset({Reason.STATEMENT_TIMEOUT, Reason.INTERRUPTED})
@@ -56,14 +59,14 @@ class Watch:
 
     Args:
         settings: how to connect, asked anew for every connection.
-        pid: the backend that runs the steps.
+        pid: the backend that runs the steps; None when the lock is a lease: then it is looked for each time.
         watcher: hears what is seen; None when nobody cares: then it is only kept for the journal.
     """
 
     def __init__(
         self,
         settings: Callable[[], Awaitable[ConnectionSettings]],
-        pid: int,
+        pid: int | None,
         watcher: StepWatcher | None,
     ) -> None:
         self._settings = settings
@@ -191,9 +194,14 @@ class Watch:
         session = self._session
         if session is None or not session.alive:
             session = await self._connect()
-        return await _look(
-            session, self._pid, doing="watching the running step", show_queries=self._show_queries
-        )
+        doing = "watching the running step"
+        pid = self._pid
+        if pid is None:
+            (rows,) = await session.read(session.queries("working_process", **_KEY, mark=MARK), doing=doing)
+            if not rows:
+                return (), 0.0, None
+            pid = int(rows[0][0])
+        return await _look(session, pid, doing=doing, show_queries=self._show_queries)
 
     async def _connect(self) -> Session:
         settings = await self._settings()
@@ -243,7 +251,7 @@ async def read_work(session: Session, *, show_queries: bool) -> Work | None:
     """
     import psycopg.errors
 
-    key = session.queries("read_work", key_high=ADVISORY_KEY >> 32, key_low=ADVISORY_KEY & 0xFFFFFFFF)
+    key = session.queries("read_work", **_KEY)
     doing = "looking at what holds the lock"
     held = ("hold_history", "hold_journal", "hold_lock", "read_strangers")
     try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
+from reconciler.database.lease import Lease, opening_of_transaction
 from reconciler.database.messages import StepMessage, may_return_rows, run_message
 from reconciler.database.objects import read_states
 from reconciler.database.outcome import (
@@ -58,10 +59,17 @@ class _Attempt(NamedTuple):
 
 
 class HeldLock:
-    """Writes to a database whose lock this process holds on this very session."""
+    """Writes to a database whose lock this process holds: an advisory one on this very session, or a lease."""
 
     def __init__(
-        self, session: Session, reader: Reader, actor: Actor, owner: uuid.UUID, fence: int, watch: Watch
+        self,
+        session: Session,
+        reader: Reader,
+        actor: Actor,
+        owner: uuid.UUID,
+        fence: int,
+        watch: Watch,
+        lease: Lease | None = None,
     ) -> None:
         self._session = session
         self.watch = watch
@@ -69,6 +77,7 @@ class HeldLock:
         self.records = Records(actor, fence)
         self._owner = str(owner)
         self._fence = fence
+        self._lease = lease
         self._unflushed = False
         self._prepared: _Attempt | None = None
         self._announced: _Attempt | None = None
@@ -140,6 +149,7 @@ class HeldLock:
         if self._session.interrupted:
             # told to stop while something was written down, which had to be whole
             raise asyncio.CancelledError
+        self.confirm()
         with self.watch.over(step):
             if step.leftover:
                 from reconciler.database.indexes import drop_leftover
@@ -221,6 +231,30 @@ class HeldLock:
         if steps and steps[0].transactional:
             self._prepared = self._attempt_at(steps[0])
 
+    def confirm(self) -> None:
+        """Make sure, before anything is sent, that the lock has not been lost meanwhile, as far as that is known here.
+
+        Raises:
+            ProblemError: `LockLost`.
+        """
+        if self._lease is not None:
+            self._lease.confirm()
+
+    @property
+    def leased(self) -> bool:
+        """The lock is a lease."""
+        return self._lease is not None
+
+    @property
+    def opening(self) -> tuple[str, ...]:
+        """The statements that each transaction which runs statements of a migration begins with, after its BEGIN."""
+        if self._lease is None:
+            return self._session.local_settings
+        return (
+            *self._session.local_settings,
+            *opening_of_transaction(self._session, self._owner, self._fence),
+        )
+
     async def _take_back(self) -> None:
         """Close the attempt that was announced and will not be made, since something newer is declared."""
         if self._announced is not None:
@@ -252,6 +286,7 @@ class HeldLock:
         )
         before = [
             "BEGIN",
+            *self.opening,
             f"SET LOCAL lock_timeout = {_milliseconds(step.lock_timeout)}",
             f"SET LOCAL statement_timeout = {_milliseconds(step.statement_timeout)}",
         ]
@@ -261,7 +296,7 @@ class HeldLock:
         if step.version in self._in_doubt and step.direction is Direction.UP:
             history.insert(0, queries("forget_failed_row", version=step.version))
         after = (
-            *self._session.bookkeeping_scope,
+            *self._session.bookkeeping_scope(step.script.text),
             "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
             *history,
             queries.attempts(attempt.succeeded, *([announced.started] if announced else ())),
@@ -320,6 +355,7 @@ class HeldLock:
         Raises:
             ProblemError: `LockLost` when the lock is no longer ours; nothing of it is in force then.
         """
+        self.confirm()
         try:
             return await self._session.transact(*blocks, self.strict_fence, doing=doing)
         except ProblemError as error:
@@ -349,6 +385,8 @@ class HeldLock:
     @property
     def strict_fence(self) -> str:
         """As `fence`, and fails as well when the lock is gone and nobody has taken it: before what no rollback undoes."""
+        if self._lease is not None:
+            return self._session.queries("strict_fence_of_lease", owner=self._owner, fence=self._fence)
         return self._session.queries(
             "strict_fence",
             owner=self._owner,
@@ -396,22 +434,23 @@ class HeldLock:
             raise asyncio.CancelledError
 
     async def release(self) -> None:
-        """Give the lock back. A broken session has already lost it."""
-        if not self._session.alive:
-            return
-        queries = self._session.queries
-        try:
-            if self._session.in_transaction:
-                await self._session.roll_back()
-            await self._take_back()
-            await self._session.transact(
-                queries("release_lock_row", owner=self._owner, fence=self._fence),
-                queries("release_advisory_lock"),
-                doing="releasing the lock",
-            )
-        except ProblemError:
-            # the lock lives and dies with the session
-            await self._session.close()
+        """Give the lock back. A broken session has already lost an advisory one; a lease its second connection gives back."""
+        released = False
+        if self._session.alive:
+            queries = self._session.queries
+            row = queries("release_lock_row", owner=self._owner, fence=self._fence)
+            lock = (queries("release_advisory_lock"),) if self._lease is None else ()
+            try:
+                if self._session.in_transaction:
+                    await self._session.roll_back()
+                await self._take_back()
+                await self._session.transact(row, *lock, doing="releasing the lock")
+                released = True
+            except ProblemError:
+                # an advisory lock lives and dies with the session
+                await self._session.close()
+        if self._lease is not None:
+            await self._lease.close(release=not released)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -173,6 +173,8 @@ class Observation:
         engine: `postgresql` or `cockroachdb`.
         server_version: as the server prints it: `18.1`.
         read_only: a standby, or a session that may not write.
+        pooled: a connection pooler stands before the server, so that no session is ours.
+        sets_role: we are to be another role than the one that logs in.
     """
 
     rows: tuple[HistoryRow, ...]
@@ -186,6 +188,8 @@ class Observation:
     engine: str
     server_version: str
     read_only: bool
+    pooled: bool = False
+    sets_role: bool = False
 
     @property
     def current_version(self) -> int:

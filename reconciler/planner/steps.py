@@ -21,6 +21,7 @@ from reconciler.planner.doubt import Reached, first_statement
 from reconciler.planner.downs import ChosenScript
 from reconciler.planner.findings import Findings
 from reconciler.planner.memory import analysis_of, token_checksum_of
+from reconciler.planner.pooling import refused_behind_a_pooler
 from reconciler.planner.request import PlanRequest
 from reconciler.sqltext import digest, transactional
 
@@ -89,6 +90,12 @@ def _step(
     if isinstance(begin, Problem):
         findings.refusals.append(begin)
         return None
+    if request.observation.pooled and not in_transaction:
+        left = analysis.statements[begin.done :]
+        refused = refused_behind_a_pooler(script, left, sets_role=request.observation.sets_role)
+        if refused is not None:
+            findings.refusals.append(replace(refused, version=version, direction=direction))
+            return None
     timeouts = request.timeouts
     return Step(
         version=version,

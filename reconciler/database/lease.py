@@ -1,0 +1,132 @@
+"""The lease: a lock in a row, for servers without advisory locks and for those behind a pooler.
+
+It runs out by the server's clock unless it is renewed, on a connection of its own. Every write that belongs to it is fenced, so
+whoever lost it cannot write; and it is not taken over while work of the one who lost it still goes on in the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from reconciler.database.connecting import ConnectionSettings
+from reconciler.database.outcome import lock_lost
+from reconciler.database.reading import ADVISORY_KEY
+from reconciler.database.session import Session
+from reconciler.model import ProblemError
+
+if TYPE_CHECKING:
+    from reconciler.database.queries import Literal
+
+MARK = "/* reconciler at work */ "
+"""Stands before a statement that runs outside any transaction under a lease: it is found by it among what the server runs."""
+
+_RENEWALS = 4
+"""In the time that a lease lasts."""
+_AFTER_FAILURE = 1.0
+"""Seconds until a renewal that failed is tried again."""
+
+
+class Lease:
+    """A lease that is ours, renewed until it is closed.
+
+    Args:
+        settings: how to connect, asked anew for every connection.
+        owner: what the row says of us, of this one attempt.
+        fence: what was counted up when we took it.
+        seconds: how long it lasts.
+        taken_at: when the lease was asked for, by the clock of `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Awaitable[ConnectionSettings]],
+        owner: str,
+        fence: int,
+        seconds: float,
+        taken_at: float,
+    ) -> None:
+        self._settings = settings
+        self._ours: dict[str, Literal] = {"owner": owner, "fence": fence}
+        self._seconds = seconds
+        self._confirmed_at = taken_at
+        self._lost = False
+        self._session: Session | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Connect, and renew from now on.
+
+        Raises:
+            ProblemError: there is no second connection to be had.
+        """
+        self._session = await Session.open(await self._settings())
+        await self._renew()
+        self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
+
+    def confirm(self) -> None:
+        """Make sure, before anything is sent, that the lease is still ours.
+
+        Raises:
+            ProblemError: `LockLost`: somebody took it, or it was not renewed in time.
+        """
+        if self._lost or monotonic() - self._confirmed_at > self._seconds * (1 - 1 / _RENEWALS):
+            raise ProblemError(lock_lost())
+
+    async def close(self, *, release: bool) -> None:
+        """Renew no more; never fails.
+
+        Args:
+            release: also give the lease back, which its own session could not do.
+        """
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewing
+            self._renewing = None
+        if self._session is not None:
+            if release:
+                with contextlib.suppress(ProblemError):
+                    await self._session.transact(
+                        self._session.queries("release_lock_row", **self._ours), doing="releasing the lock"
+                    )
+            await self._session.close()
+            self._session = None
+
+    async def _renew_for_ever(self) -> None:
+        pause = self._seconds / _RENEWALS
+        while not self._lost:
+            await asyncio.sleep(pause)
+            try:
+                await self._renew()
+                pause = self._seconds / _RENEWALS
+            except ProblemError:
+                # what is sent next is stopped by `confirm` when this goes on for too long
+                pause = min(_AFTER_FAILURE, self._seconds / _RENEWALS)
+
+    async def _renew(self) -> None:
+        asked_at = monotonic()
+        session = self._session
+        if session is None or not session.alive:
+            session = self._session = await Session.open(await self._settings())
+        (rows,) = await session.read(
+            session.queries("renew_lease", seconds=self._seconds, **self._ours), doing="renewing the lease"
+        )
+        if rows:
+            self._confirmed_at = asked_at
+        else:
+            self._lost = True
+
+
+def opening_of_transaction(session: Session, owner: str, fence: int) -> tuple[str, ...]:
+    """What each transaction that runs statements of a migration under a lease begins with.
+
+    Whoever takes the lease over sees by it that we are still at work; and when it was taken over already, nothing is run.
+    """
+    return (
+        session.queries("hold_while_working", key=ADVISORY_KEY),
+        session.queries("still_ours", owner=owner, fence=fence),
+    )
