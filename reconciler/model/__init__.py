@@ -1,5 +1,6 @@
 """The values every layer speaks in, and the protocols that siblings meet by. Data only: no I/O, no clock."""
 
+from reconciler.model.engine import COCKROACHDB, POSTGRESQL
 from reconciler.model.git import Change, File, Revision, Snapshot
 from reconciler.model.history import (
     AppliedMigration,
@@ -46,6 +47,8 @@ from reconciler.model.status import (
 from reconciler.model.watching import Blocker, StepProgress
 
 __all__ = [
+    "COCKROACHDB",
+    "POSTGRESQL",
     "Actor",
     "AppliedMigration",
     "AttemptKey",

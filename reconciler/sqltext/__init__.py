@@ -2,15 +2,16 @@
 
 from reconciler.sqltext.analysis import (
     SYNTAX_ERROR,
-    Analysis,
     analyse,
-    invalid,
     split,
     statement_losses,
     transactional,
 )
 from reconciler.sqltext.checksum import digest, normalise_line_ends, token_checksum
 from reconciler.sqltext.clientside import outer_comments
+from reconciler.sqltext.cockroachdb import StatementKind, kind_of
+from reconciler.sqltext.cockroachdb_intents import LOOKED_AT, cockroachdb_intent_of
+from reconciler.sqltext.description import Analysis, invalid
 from reconciler.sqltext.intents import (
     OPAQUE,
     REINDEX,
@@ -40,6 +41,7 @@ __all__ = [
     "ABSENT",
     "BUILDING",
     "INVALID",
+    "LOOKED_AT",
     "OPAQUE",
     "PENDING",
     "REINDEX",
@@ -53,7 +55,9 @@ __all__ = [
     "Intent",
     "LexicalError",
     "Sendable",
+    "StatementKind",
     "analyse",
+    "cockroachdb_intent_of",
     "digest",
     "excerpt",
     "first_token",
@@ -61,6 +65,7 @@ __all__ = [
     "intent_digest",
     "intent_of",
     "invalid",
+    "kind_of",
     "locate",
     "normalise_line_ends",
     "outer_comments",

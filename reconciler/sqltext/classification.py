@@ -177,10 +177,15 @@ def sets_session(statement: Sequence[Token]) -> bool:
         words = [token.text.upper() for token in statement[-2:]]
         return cursor.name().upper() in ("SET_CONFIG", "PG_CATALOG.SET_CONFIG") and words == ["FALSE", ")"]
     if cursor.take("SET"):
-        return cursor.word not in ("LOCAL", "TRANSACTION", "CONSTRAINTS")
+        # a setting of CockroachDB's whole cluster outlives every session
+        return cursor.word not in ("LOCAL", "TRANSACTION", "CONSTRAINTS") and not cursor.take(
+            "CLUSTER", "SETTING"
+        )
     if cursor.take("PREPARE"):
         return cursor.word != "TRANSACTION"
-    return cursor.word in ("RESET", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD")
+    if cursor.take("RESET"):
+        return not cursor.take("CLUSTER", "SETTING")
+    return cursor.word in ("DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD")
 
 
 def detaches_slot(statement: Sequence[Token]) -> bool:

@@ -4,7 +4,7 @@ Two readers share the rules. `tokens` yields every token; it is for scripts that
 `line_comments` jumps from quote to quote and yields only what stands outside of them; it is for loading thousands of files.
 
 The rules are those of the server's `scan.l` with `standard_conforming_strings` on, which every migration session has.
-CockroachDB reads the same text the same way.
+CockroachDB reads the same text the same way, but for backslashes in `b'...'`: see `cockroachdb.refuse_byte_escapes`.
 """
 
 from __future__ import annotations

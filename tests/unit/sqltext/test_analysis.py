@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from reconciler.model import Directives, ProblemError, Reason, Script
 from reconciler.sqltext import Analysis, analyse, split, transactional
 from reconciler.sqltext import libpgquery as grammar
-from reconciler.sqltext.analysis import describe
 from reconciler.sqltext.clientside import ServerText, server_text
+from reconciler.sqltext.description import describe
 from reconciler.sqltext.lexer import tokens
 from reconciler.sqltext.splitter import statements as lexical_statements
 
