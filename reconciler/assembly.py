@@ -12,15 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.catalog import Catalog, CatalogReader
-from reconciler.credentials import Credentials
-from reconciler.database import ConnectionSettings, complete_dsn, engine_unsupported, open_database
+from reconciler.credentials import Credentials, max_connections
+from reconciler.database import (
+    ConnectionLimit,
+    ConnectionSettings,
+    PemFiles,
+    PemUse,
+    complete_dsn,
+    engine_unsupported,
+    open_database,
+)
 from reconciler.manifest import (
     DatabaseTarget,
     Embedded,
     Engine,
+    Literal,
     Manifest,
     ManifestReader,
     Policy,
+    Reference,
     Timeouts,
 )
 from reconciler.model import (
@@ -175,18 +185,27 @@ class Connector:
         state_folder: where the embedded server keeps its data.
         on_embedded: told of each embedded database when it is first used: environment, database, and a command line that
             opens it in psql.
+        root: the folder of a local repository, in which the relative paths of its manifests begin.
+        max_connections: to each database at once, from this process; None for any number.
     """
 
     def __init__(
-        self, secrets: Secrets, state_folder: Path, on_embedded: Callable[[str, str, str], None] | None = None
+        self,
+        secrets: Secrets,
+        state_folder: Path,
+        on_embedded: Callable[[str, str, str], None] | None = None,
+        *,
+        root: Path | None = None,
+        max_connections: int | None = None,
     ) -> None:
         self._secrets = secrets
         self._state_folder = state_folder
         self._on_embedded = on_embedded
         self._announced: set[str] = set()
         self._embedded: EmbeddedServer | None = None
-        self._certificates: dict[str, Path] = {}
-        """The file that holds each certificate authority given as text: one for all connections."""
+        self._root = root
+        self._max_connections = max_connections
+        self._pem_files = PemFiles()
 
     def open(
         self, environment: str, target: DatabaseTarget, timeouts: Timeouts, *, show_queries: bool = False
@@ -196,17 +215,14 @@ class Connector:
         An engine that is not supported is a `ManifestInvalid` problem of that use.
         """
 
+        limit = ConnectionLimit(self._max_connections) if self._max_connections is not None else None
+
         async def settings() -> ConnectionSettings:
             if target.engine is Engine.COCKROACHDB:
                 named = f"database {target.name} of {environment} is declared as cockroachdb"
                 raise ProblemError(engine_unsupported(named))
-            return ConnectionSettings(
-                dsn=await self._dsn(environment, target),
-                connect_timeout=timeouts.connect,
-                role=target.role,
-                history_schema=target.history_schema,
-                root_certificate=await self._root_certificate(target),
-                show_queries=show_queries,
+            return replace(
+                await self._settings(environment, target, timeouts), limit=limit, show_queries=show_queries
             )
 
         return open_database(settings)
@@ -225,13 +241,7 @@ class Connector:
         from reconciler.hooks import Runner
 
         async def dsn() -> Secret:
-            return complete_dsn(
-                ConnectionSettings(
-                    dsn=await self._dsn(environment, target),
-                    connect_timeout=timeouts.connect,
-                    root_certificate=await self._root_certificate(target),
-                )
-            )
+            return complete_dsn(await self._settings(environment, target, timeouts))
 
         return Runner(dsn, listener, os.environ)
 
@@ -239,9 +249,29 @@ class Connector:
         """Stop the embedded server if nobody else uses it, and remove what was written for the driver."""
         if self._embedded is not None:
             await self._embedded.stop()
-        for path in self._certificates.values():
-            path.unlink(missing_ok=True)
-        self._certificates.clear()
+        self._pem_files.close()
+
+    async def _settings(
+        self, environment: str, target: DatabaseTarget, timeouts: Timeouts
+    ) -> ConnectionSettings:
+        """How to connect, every secret resolved anew."""
+
+        async def pem(key: str, reference: Reference | None) -> str | None:
+            if reference is None:
+                return None
+            given = (await self._secrets.resolve(reference)).reveal()
+            base = self._root if isinstance(reference, Literal) else None
+            return self._pem_files.path(PemUse(environment, target.name, key), given, base)
+
+        return ConnectionSettings(
+            dsn=await self._dsn(environment, target),
+            connect_timeout=timeouts.connect,
+            role=target.role,
+            history_schema=target.history_schema,
+            root_certificate=await pem("ca", target.ca),
+            client_certificate=await pem("client_certificate", target.client_certificate),
+            client_key=await pem("client_key", target.client_key),
+        )
 
     async def _dsn(self, environment: str, target: DatabaseTarget) -> Secret:
         if not isinstance(target.dsn, Embedded):
@@ -256,26 +286,6 @@ class Connector:
             self._announced.add(name)
             self._on_embedded(environment, target.name, psql_command(dsn))
         return Secret(dsn)
-
-    async def _root_certificate(self, target: DatabaseTarget) -> str | None:
-        if target.ca is None:
-            return None
-        value = (await self._secrets.resolve(target.ca)).reveal()
-        if "-----BEGIN" not in value:
-            return value.strip()
-        if value not in self._certificates:
-            self._certificates[value] = _write_certificate(value)
-        return str(self._certificates[value])
-
-
-def _write_certificate(text: str) -> Path:
-    """Put a certificate authority where the driver can read it: it takes only a path."""
-    import tempfile
-
-    handle, name = tempfile.mkstemp(prefix="reconciler-ca-", suffix=".pem")
-    with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
-        file.write(text)
-    return Path(name)
 
 
 class Workspace:
@@ -292,7 +302,9 @@ class Workspace:
         self.declarations = Declarations(source) if source is not None else None
         root = source.root if source is not None else folder
         state = state_folder(source) if source is not None else folder / STATE_FOLDER
-        self._connector = Connector(credentials(root), state)
+        self._connector = Connector(
+            credentials(root), state, root=root, max_connections=max_connections(os.environ)
+        )
 
     @property
     def source(self) -> Source:

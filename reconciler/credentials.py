@@ -193,8 +193,7 @@ def dsn_from_environment(environ: Mapping[str, str], name: str = "default") -> E
         engine=_engine(environ.get("DB_DRIVER", "").strip()),
     )
     timeouts = _timeouts(environ.get("DB_TIMEOUT", "").strip())
-    max_connections = _max_connections(environ.get("DB_MAX_CONNS", "").strip())
-    return EnvironmentTarget(database=database, timeouts=timeouts, max_connections=max_connections)
+    return EnvironmentTarget(database=database, timeouts=timeouts, max_connections=max_connections(environ))
 
 
 def _engine(text: str) -> Engine:
@@ -211,7 +210,13 @@ def _timeouts(text: str) -> Timeouts:
         raise UsageError(f"DB_TIMEOUT is {text[:60]!r}, which {clause}", remedy=remedy) from None
 
 
-def _max_connections(text: str) -> int | None:
+def max_connections(environ: Mapping[str, str]) -> int | None:
+    """How many connections each database may get at once: `DB_MAX_CONNS`; None when it does not say.
+
+    Raises:
+        UsageError: it is no number of at least 1.
+    """
+    text = environ.get("DB_MAX_CONNS", "").strip()
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from reconciler import __version__
 from reconciler.assembly import Connector, credentials, state_folder, user_state_folder
+from reconciler.credentials import max_connections
 from reconciler.daemon.daemon import Daemon
 from reconciler.daemon.options import DaemonOptions
 from reconciler.logs import configure
@@ -47,6 +49,8 @@ async def run_daemon(options: DaemonOptions) -> int:
         on_embedded=lambda environment, database, command: log.info(
             "embedded PostgreSQL is up", environment=environment, database=database, psql=command
         ),
+        root=source.root,
+        max_connections=max_connections(os.environ),
     )
     daemon = Daemon(options, source, connector, metrics, log)
     async with serve(create_app(daemon.board, metrics.render), address.host, address.port) as listening:

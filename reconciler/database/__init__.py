@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from reconciler.database.certificates import PemFiles, PemUse
 from reconciler.database.connecting import ConnectionSettings, complete_dsn, engine_unsupported
+from reconciler.database.limiting import ConnectionLimit
 from reconciler.model import Database
 
-__all__ = ["ConnectionSettings", "complete_dsn", "engine_unsupported", "open_database"]
+__all__ = [
+    "ConnectionLimit",
+    "ConnectionSettings",
+    "PemFiles",
+    "PemUse",
+    "complete_dsn",
+    "engine_unsupported",
+    "open_database",
+]
 
 
 def open_database(settings: Callable[[], Awaitable[ConnectionSettings]]) -> Database:

@@ -1,12 +1,16 @@
-"""Opening a connection: what a DSN may say, what is added to it, and what its failures mean."""
+"""Opening a connection: what is added to a DSN, how long it may take, and how many there may be."""
 
 from __future__ import annotations
 
-import re
+import asyncio
+import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from reconciler.database.failures import remedy_of
-from reconciler.model import Problem, ProblemError, Reason
+from reconciler.database.limiting import ConnectionLimit
+from reconciler.database.parameters import Parameters, complete, hosts, read_dsn
+from reconciler.database.tls import Certificates, refuse_encrypted_key, secured
+from reconciler.model import Problem, Reason
 from reconciler.model.value import value
 from reconciler.redaction import Secret, redact
 
@@ -24,21 +28,9 @@ _CONNECTION_DEFAULTS = {
     "keepalives_interval": "10",
     "keepalives_count": "3",
 }
-"""A DSN may say otherwise for each but the encoding."""
-
-_AMBIGUOUS = re.compile(r"[a-z]+://(?:[^/?]*@[^/?]*@|[^/?@]*/[^?]*@|[^/?]*@[^/?]*/[^?]*@)", re.IGNORECASE)
-"""A URI whose password holds an `@` or `/` that is not percent-encoded."""
-_READ_ONLY_SERVER = (
-    "session is read-only",
-    "server is in hot standby mode",
-    "server is not in hot standby mode",
-)
-
-
-_SAID_TWICE = re.compile(
-    r'^connection failed: |connection to server (?:at|on socket) "[^"]*"(?:, port \d+)? failed: |\(".*?"\)'
-)
-_ADVICE = re.compile(r"\s*Is the server running .*$", re.DOTALL)
+"""A DSN, a service file or the environment may say otherwise for each but the encoding."""
+_SHORTEST_ATTEMPT = 2
+"""Seconds: libpq gives no host less."""
 
 
 @value(kw_only=True)
@@ -47,13 +39,18 @@ class ConnectionSettings:
 
     Args:
         dsn: a libpq URI or key=value string.
-        connect_timeout: seconds.
+        connect_timeout: seconds for one connection, over all of its hosts; 0 for no limit of ours.
         role: `SET ROLE` to this, or None.
         history_schema: where our tables live.
-        root_certificate: path of a PEM file to trust, or None for the DSN's own choice.
-        show_queries: of whoever blocks a step, show the text of the query too: it may hold secrets and personal data.
+        root_certificate: path of a PEM file to trust, `system` for whom the operating system trusts, or None for the
+            DSN's own choice.
+        client_certificate: path of a PEM file to show to the server, or None for the DSN's own choice.
+        client_key: path of its private key, or None for the DSN's own choice.
         lock: `auto`, or `lease` also where the server has advisory locks.
         lease: seconds that a lease lasts unless it is renewed.
+        limit: counts the database's connections; None when there may be any number.
+        keep_free: of those that `limit` allows, so many are to be left for what matters more than this connection.
+        show_queries: of whoever blocks a step, show the text of the query too: it may hold secrets and personal data.
     """
 
     dsn: Secret
@@ -61,74 +58,65 @@ class ConnectionSettings:
     role: str | None = None
     history_schema: str = "public"
     root_certificate: str | None = None
-    show_queries: bool = False
+    client_certificate: str | None = None
+    client_key: str | None = None
     lock: str = "auto"
     lease: float = 60.0
+    limit: ConnectionLimit | None = None
+    keep_free: int = 0
+    show_queries: bool = False
 
 
 async def connect(settings: ConnectionSettings) -> psycopg.AsyncConnection[Any]:
     """Open a connection.
 
     Raises:
-        ProblemError: `ConnectionFailed`, `PermissionDenied` or `ReadOnly`, naming host and user and never the DSN.
+        ProblemError: `ConnectionFailed`, `TlsFailed`, `PermissionDenied` or `ReadOnly`, naming host and user and never the DSN.
     """
     import psycopg
 
+    said = complete(read_dsn(settings.dsn))
     parameters: dict[str, Any] = {
         **_CONNECTION_DEFAULTS,
-        **{key: str(given) for key, given in _parse(settings.dsn).items() if given is not None},
+        **said,
+        **secured(said, _certificates(settings)),
         "client_encoding": "UTF8",
     }
-    timeout = max(1, round(settings.connect_timeout)) if settings.connect_timeout else 0
-    parameters.setdefault("connect_timeout", str(timeout))
-    if settings.root_certificate:
-        parameters.setdefault("sslrootcert", settings.root_certificate)
-        parameters.setdefault("sslmode", "verify-full")
-    password = parameters.get("password")
-    if isinstance(password, str):
-        redact.add(password)
-    try:
-        return await psycopg.AsyncConnection.connect(
-            autocommit=True,
-            prepare_threshold=None,
-            **parameters,
-        )
-    except (psycopg.Error, UnicodeError) as error:
-        raise _connection_problem(error, parameters) from None
+    parameters.setdefault("connect_timeout", _for_each_host(settings.connect_timeout, said))
+    refuse_encrypted_key(parameters)
+    limit = settings.limit
+    with limit.one_more(settings.keep_free) if limit is not None else nullcontext():
+        try:
+            async with asyncio.timeout(settings.connect_timeout or None):
+                connection = await psycopg.AsyncConnection.connect(
+                    autocommit=True,
+                    prepare_threshold=None,
+                    **parameters,
+                )
+        except (psycopg.Error, UnicodeError, TimeoutError) as error:
+            from reconciler.database.unreachable import connection_problem
+
+            raise await connection_problem(error, parameters, said, settings.connect_timeout) from None
+        if limit is not None:
+            limit.add(connection)
+    return connection
 
 
 def complete_dsn(settings: ConnectionSettings) -> Secret:
-    """The DSN for programs of others, which must verify the server as we do: with the certificate authority in it.
+    """The DSN for programs of others, which must verify the server, and prove who they are, as we do.
 
     Raises:
         ProblemError: `ConnectionFailed`: libpq cannot read it.
     """
     from psycopg.conninfo import make_conninfo
 
-    if not settings.root_certificate:
+    parameters = read_dsn(settings.dsn)
+    added = secured(complete(parameters), _certificates(settings))
+    if not added:
         return settings.dsn
-    parameters = {"sslrootcert": settings.root_certificate, "sslmode": "verify-full", **_parse(settings.dsn)}
-    dsn = make_conninfo("", **parameters)
+    dsn = make_conninfo("", **{**parameters, **added})
     redact.add(dsn)
     return Secret(dsn)
-
-
-def _parse(secret: Secret) -> dict[str, Any]:
-    """The parameters of a DSN. No error quotes any of it: what cannot be read may be the password."""
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
-    dsn = secret.reveal()
-    try:
-        parameters = conninfo_to_dict(dsn)
-    except psycopg.Error:
-        raise _unreadable("is not a connection string that libpq can read") from None
-    if not re.fullmatch(r"[\d, ]*", str(parameters.get("port") or "")):
-        raise _unreadable("names a port that is no number")
-    if _AMBIGUOUS.match(dsn):
-        # libpq would take a part of the password for the host, and say so in its messages
-        raise _unreadable("has a second `@`, or one behind a `/`")
-    return dict(parameters)
 
 
 def engine_unsupported(what: str) -> Problem:
@@ -140,38 +128,16 @@ def engine_unsupported(what: str) -> Problem:
     )
 
 
-def _connection_problem(error: Exception, parameters: dict[str, Any]) -> ProblemError:
-    text = redact(str(error).strip())
-    where = f"{parameters.get('host') or parameters.get('hostaddr') or 'the local socket'}"
-    who = parameters.get("user") or "the login name"
-    reason = Reason.READ_ONLY if any(sign in text for sign in _READ_ONLY_SERVER) else Reason.CONNECTION_FAILED
-    if "password authentication failed" in text or "no password supplied" in text:
-        remedy = f"check the password of {who} in the DSN's source; it is tried again by itself"
-    elif "permission denied for database" in text:
-        reason, remedy = Reason.PERMISSION_DENIED, f"GRANT CONNECT ON the DATABASE to {who}"
-    elif re.search(r'database ".*" does not exist', text):
-        remedy = "create the database, or correct its name in the DSN; it is tried again by itself"
-    elif "failed to resolve host" in text or "could not translate host name" in text:
-        remedy = "correct the host name in the DSN, or mend the name service; it is tried again by itself"
-    else:
-        remedy = remedy_of(reason)
-    said = _ADVICE.sub("", _SAID_TWICE.sub("", text))
-    return ProblemError(
-        Problem(
-            reason=reason,
-            message=f"cannot connect to {where} as {who}: {' '.join(said.split())}",
-            remedy=remedy,
-            sqlstate=getattr(error, "sqlstate", None) or "",
-        )
+def _certificates(settings: ConnectionSettings) -> Certificates:
+    return Certificates(
+        authority=settings.root_certificate,
+        client=settings.client_certificate,
+        client_key=settings.client_key,
     )
 
 
-def _unreadable(why: str) -> ProblemError:
-    return ProblemError(
-        Problem(
-            reason=Reason.CONNECTION_FAILED,
-            message=f"the DSN {why}",
-            remedy="percent-encode `@`, `:` and `/` in the password of a URI, or write key=value pairs, "
-            "host=db.example.com dbname=orders say",
-        )
-    )
+def _for_each_host(timeout: float, said: Parameters) -> str:
+    """libpq's `connect_timeout`, which is for each host: one that does not answer must leave time for the next."""
+    if not timeout:
+        return "0"
+    return str(max(_SHORTEST_ATTEMPT, math.ceil(timeout / len(hosts(said)))))

@@ -10,6 +10,7 @@ from typing import Any
 from reconciler.manifest.commands import Command, HookKind
 from reconciler.manifest.containers import Key, ListOf, MapOf, OrNull, Record, Shared
 from reconciler.manifest.kinds import HIGHEST_VERSION, Boolean, Choice, Duration, Integer, Text
+from reconciler.manifest.private_keys import PrivateKeyKind
 from reconciler.manifest.references import ReferenceKind
 from reconciler.manifest.values import (
     ChangedDownPolicy,
@@ -55,6 +56,7 @@ _VERSION_PATTERN = "[1-9][0-9]{0,18}"
 
 _CONNECTION: Shared[Reference] = Shared("connection", ReferenceKind(connection=True))
 _CERTIFICATE: Shared[Reference] = Shared("certificate", ReferenceKind(connection=False))
+_PRIVATE_KEY: Shared[Reference] = Shared("private_key", PrivateKeyKind())
 _DATABASE_KEYS: Record[dict[str, Any]] = Record(
     dict,
     DatabaseTarget,
@@ -68,6 +70,14 @@ _DATABASE_KEYS: Record[dict[str, Any]] = Record(
         "ca": Key(
             OrNull(_CERTIFICATE),
             "The certificate authority of the server: PEM text or the path of a PEM file.",
+        ),
+        "client_certificate": Key(
+            OrNull(_CERTIFICATE),
+            "Our certificate, where the server asks for one: PEM text or the path of a PEM file.",
+        ),
+        "client_key": Key(
+            OrNull(_PRIVATE_KEY),
+            "The private key of `client_certificate`: where its PEM text is kept, or the path of a PEM file.",
         ),
         "engine": Key(Choice(Engine), "Which database server is expected; `auto` asks it."),
         "role": Key(OrNull(_IDENTIFIER), "A role to `SET ROLE` to before anything runs."),
@@ -200,5 +210,5 @@ MANIFEST: Record[dict[str, Any]] = Record(
     },
 )
 
-DEFINITIONS: tuple[Shared[Any], ...] = (_DATABASE, _CONNECTION, _CERTIFICATE, _HOOK)
+DEFINITIONS: tuple[Shared[Any], ...] = (_DATABASE, _CONNECTION, _CERTIFICATE, _PRIVATE_KEY, _HOOK)
 """What the schema defines once and refers to."""

@@ -111,6 +111,8 @@ class DatabaseTarget:
         name: unique within the environment.
         dsn: where to connect: a libpq URI or key=value string, by reference.
         ca: PEM text or path of the certificate authority, or None for the driver's own choice.
+        client_certificate: PEM text or path of the certificate to show to the server, or None for the driver's own choice.
+        client_key: PEM text or path of its private key, or None for the driver's own choice.
         engine: which server is expected.
         role: `SET ROLE` to this before anything runs, or None.
         history_schema: where our tables live.
@@ -119,6 +121,8 @@ class DatabaseTarget:
     name: str
     dsn: Reference
     ca: Reference | None = None
+    client_certificate: Reference | None = None
+    client_key: Reference | None = None
     engine: Engine = Engine.AUTO
     role: str | None = None
     history_schema: str = "public"

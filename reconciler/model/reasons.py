@@ -72,6 +72,7 @@ class Reason(StrEnum):
     # run
     SECRET_UNAVAILABLE = "SecretUnavailable"
     CONNECTION_FAILED = "ConnectionFailed"
+    TLS_FAILED = "TlsFailed"
     PERMISSION_DENIED = "PermissionDenied"
     READ_ONLY = "ReadOnly"
     LOCK_HELD = "LockHeld"
@@ -166,6 +167,8 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.HOOKS_NOT_ALLOWED: _stalled("verification"),
     Reason.SECRET_UNAVAILABLE: _retrying("connection"),
     Reason.CONNECTION_FAILED: _retrying("connection"),
+    # certificates are renewed while we wait
+    Reason.TLS_FAILED: _retrying("connection"),
     Reason.PERMISSION_DENIED: _retrying("permission"),
     Reason.READ_ONLY: _retrying("connection"),
     Reason.LOCK_HELD: _retrying(""),

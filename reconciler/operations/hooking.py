@@ -29,7 +29,7 @@ from reconciler.operations.declaration import Declaration
 _FOR_GOOD = (ErrorClass.PERMANENT, ErrorClass.AMBIGUOUS)
 _RAN = ("started", "finished", "repair", "baseline")
 """Events of the journal that come only once the hooks before them have done their work, or when a person has intervened."""
-_LOST = (Reason.LOCK_LOST, Reason.CONNECTION_FAILED)
+_LOST = (Reason.LOCK_LOST, Reason.CONNECTION_FAILED, Reason.TLS_FAILED)
 """What it means that the lock is no longer ours; another error of asking, a full disk say, does not mean that."""
 _LOOK = 2.0
 """Seconds between two looks whether the lock is still ours while a hook runs: somebody else may be at work otherwise."""

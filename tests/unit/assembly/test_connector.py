@@ -22,7 +22,7 @@ database:
 
 def written(folder: Path) -> list[Path]:
     """The certificates in a folder."""
-    return list(folder.glob("*.pem"))
+    return list(folder.rglob("*.pem"))
 
 
 async def test_a_certificate_given_as_text_is_one_file_for_all_connections(
