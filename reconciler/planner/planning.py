@@ -41,7 +41,7 @@ def plan(request: PlanRequest) -> Plan:
     unbegun = [row for row in unsure if untouched(row, target, request.objects)]
     unsure = [row for row in unsure if row not in unbegun]
     refused = broken | _refuse_doubts(request, unsure, broken, findings)
-    pins = verify(request, broken, findings)
+    pins = verify(request, broken, frozenset(row.version for row in unbegun), findings)
 
     leaving = [row for row in reversed(rows) if row.version > target and row.version in applied]
     guards.check_downs(request, [row.version for row in leaving], findings)

@@ -15,12 +15,15 @@ from reconciler.planner.wording import label
 _SHOWN_DIGITS = 12
 
 
-def verify(request: PlanRequest, skip: AbstractSet[int], findings: Findings) -> tuple[Pin, ...]:
+def verify(
+    request: PlanRequest, skip: AbstractSet[int], untouched: AbstractSet[int], findings: Findings
+) -> tuple[Pin, ...]:
     """Compare every applied migration up to the target with its file.
 
     Args:
         request: the catalog, the history and the policy.
         skip: versions that stand refused already.
+        untouched: versions whose down changed nothing and is not asked for any more: they are applied.
         findings: where differences go.
 
     Returns:
@@ -33,7 +36,7 @@ def verify(request: PlanRequest, skip: AbstractSet[int], findings: Findings) -> 
     for row in request.observation.rows:
         if row.version > target:
             break
-        if row.status is not success:
+        if row.status is not success and row.version not in untouched:
             continue
         migration = file_of(row.version)
         if (

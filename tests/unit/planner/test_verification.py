@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.model import Place, Reason
+from reconciler.model import Direction, Place, Reason
 from tests.unit.planner.builders import (
     earlier_tool_row,
     file,
@@ -12,6 +12,7 @@ from tests.unit.planner.builders import (
     route,
     row,
     rows,
+    stopped,
     warning,
 )
 
@@ -169,3 +170,12 @@ def test_thousands_of_equal_findings_are_counted_and_not_listed() -> None:
     made = planned(reformatted, rows(files(*numbers)), 100)
     assert len(made.warnings) == 20
     assert made.warnings[-1].message.endswith("; and 80 more like this")
+
+
+def test_a_down_that_changed_nothing_leaves_a_migration_to_be_held_against_its_file() -> None:
+    """Its row will say again that it is applied: what stands against that is said before anything runs, and not after."""
+    alone = file(2, up="VACUUM t;", down="VACUUM u;")
+    cut_off = stopped(alone, 0, direction=Direction.DOWN)
+    assert planned([*files(1), alone], [row(file(1)), cut_off], 2).untouched == (2,)
+    made = planned(files(1, 3), [row(file(1)), cut_off], 3)
+    assert refusal(made).reason is Reason.MIGRATION_FILE_MISSING
