@@ -173,7 +173,7 @@ def _baseline(request: RepairRequest, observation: Observation, declaration: Dec
             "`reconciler repair --mark-applied VERSION`",
         )
     changes = tuple(
-        _write(migration, rows.get(migration.version))
+        _write(migration, rows.get(migration.version), observation.engine)
         for migration in wanted
         if migration.version not in rows or rows[migration.version].status is not RowStatus.SUCCESS
     )
@@ -262,7 +262,7 @@ def _mark_applied(
             notes.append(
                 "its file has changed since the attempt: the digests and the DOWN section of the file as it is now are kept"
             )
-        change = _write(migration, row)
+        change = _write(migration, row, observation.engine)
         missing = [
             each
             for each in declaration.catalog.versions[: declaration.catalog.ordinal(version - 1)]
@@ -307,8 +307,8 @@ def _mark_rolled_back(request: RepairRequest, row: HistoryRow | None, declaratio
     return Repair(kind=RepairKind.MARK_ROLLED_BACK, changes=(change,), notes=tuple(notes))
 
 
-def _write(migration: Migration, before: HistoryRow | None) -> RowChange:
-    described = describe_script(migration)
+def _write(migration: Migration, before: HistoryRow | None, engine: str) -> RowChange:
+    described = describe_script(migration, engine)
     return RowChange(
         version=migration.version,
         name=migration.name[:255],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reconciler.model import Migration, ProblemError
+from reconciler.model import POSTGRESQL, Migration, ProblemError
 from reconciler.planner.memory import analysis_of, token_checksum_of
 from reconciler.sqltext import transactional
 
@@ -17,10 +17,10 @@ class ScriptDescription(NamedTuple):
     token_checksum: str
 
 
-def describe_script(migration: Migration) -> ScriptDescription:
-    """Describe the up of `migration`. A script that cannot be taken apart is one that nobody can run again, and no obstacle."""
+def describe_script(migration: Migration, engine: str = POSTGRESQL) -> ScriptDescription:
+    """Describe the up of `migration`, as `engine` would run it. A script that cannot be taken apart is one that nobody can run again, and no obstacle."""
     try:
-        analysis = analysis_of(migration.up)
+        analysis = analysis_of(migration.up, engine)
         in_transaction = transactional(migration.directives, analysis)
         statements = len(analysis.statements)
     except ProblemError:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.model import (
+    COCKROACHDB,
+    POSTGRESQL,
     Direction,
     HistoryRow,
     Migration,
@@ -34,6 +36,7 @@ from reconciler.sqltext import (
     REPEATABLE,
     UNNAMED,
     VALID,
+    Analysis,
     IndexOn,
     indexes_in,
     intent_digest,
@@ -73,6 +76,8 @@ def unresolvable(
     target: int,
     objects: Mapping[str, str] | None,
     stored: StoredDown | None = None,
+    *,
+    engine: str = POSTGRESQL,
 ) -> Problem | None:
     """Why no plan to `target` can settle `row`, or None when it can or when there is nothing to settle.
 
@@ -82,13 +87,14 @@ def unresolvable(
         target: the declared version.
         objects: the state of what `objects_needed` names; None while somebody is at work on the database.
         stored: the down script that the database keeps, when it was read.
+        engine: the server.
     """
     if row.status is RowStatus.RUNNING and (row.transactional or not row.statements_total):
         message = f"the {row.direction} of {label(row.version, row.name)} was interrupted, and nobody recorded how far it came"
         return _doubt(row, message, f"look at the database to find out; then {_by_hand(row)}")
-    reached = _reached(row, objects)
+    reached = _reached(row, objects, engine)
     if isinstance(reached, Problem):
-        return pointing_at_doubt(reached, row, _scripts(row, migration, stored))
+        return pointing_at_doubt(reached, row, _scripts(row, migration, stored), engine)
     stopped = _stopped(row, reached.done)
     if row.direction is Direction.DOWN:
         if row.version > target:
@@ -96,7 +102,7 @@ def unresolvable(
         message = f"{stopped}, and target_version {target} asks for the migration to be there"
         resume = f"set target_version below {row.version} to finish the down; or "
         return _doubt(row, message, resume + _by_hand(row))
-    if row.transactional or not reached.done:
+    if row.transactional or not (reached.done or _may_be_in_force(row, engine)):
         return None
     if row.version > target:
         message = f"{stopped}, and target_version {target} does not ask for it any more"
@@ -111,7 +117,7 @@ def unresolvable(
 def first_statement(
     row: HistoryRow,
     script: Script,
-    statements: Sequence[Statement],
+    analysis: Analysis,
     transactional: bool,
     objects: Mapping[str, str] | None,
 ) -> Reached | Problem:
@@ -120,13 +126,13 @@ def first_statement(
     Args:
         row: a failed or interrupted attempt in the direction of `script`.
         script: what would run now.
-        statements: `script`, split.
+        analysis: of `script`.
         transactional: whether `script` would run in a transaction now.
         objects: the state of what `objects_needed` names; None while somebody is at work on the database.
     """
-    reached = _reached(row, objects)
+    reached = _reached(row, objects, analysis.engine)
     if isinstance(reached, Problem):
-        return pointing_at_doubt(reached, row, [script])
+        return pointing_at_doubt(reached, row, [script], analysis.engine)
     if row.transactional or not reached.done:
         return reached
     done = reached.done
@@ -136,7 +142,7 @@ def first_statement(
         message = f"{stopped}, outside a transaction, and what would run now asks for a transaction"
         remedy = f"{restore} with `-- reconciler: no-transaction`, and change only what follows; or {_by_hand(row)}"
         return _doubt(row, message, remedy)
-    if not _still_begins_with(statements, row, done):
+    if not _still_begins_with(analysis.statements, row, done):
         were = "the one that was already done has" if done == 1 else "those that were already done have"
         message = f"{stopped}, and {were} been changed since"
         return _doubt(row, message, f"{restore} and change only what follows; or {_by_hand(row)}")
@@ -164,7 +170,7 @@ def applied_from(row: HistoryRow) -> str:
     return f" as of commit {row.git_revision[:12]}" if row.git_revision else ""
 
 
-def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Problem:
+def _reached(row: HistoryRow, objects: Mapping[str, str] | None, engine: str) -> Reached | Problem:
     """How far the attempt `row` came, once its last statement is settled; or why that cannot be told."""
     done = row.statements_done
     if row.transactional or row.intent_digest is None:
@@ -185,7 +191,10 @@ def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Pr
         return _doubt(row, _unknown(row, why), f"wait until that has ended: {_ITSELF}")
     if kind == UNNAMED and now == INVALID:
         return _doubt(row, _unknown(row, _are_left(indexes_in(state))), f"{_drop(state)}: {_ITSELF}")
-    if kind in (REPEATABLE, REINDEX) or (row.status is RowStatus.FAILED and kind != OPAQUE):
+    if kind in (REPEATABLE, REINDEX):
+        return Reached(done)
+    # a change of CockroachDB's schema is a job, which goes on when the statement was told to have failed
+    if row.status is RowStatus.FAILED and kind != OPAQUE and engine != COCKROACHDB:
         return Reached(done)
     if kind == UNNAMED and now == VALID:
         found = ", ".join(map(str, indexes_in(state)))
@@ -200,27 +209,41 @@ def _reached(row: HistoryRow, objects: Mapping[str, str] | None) -> Reached | Pr
             _unknown(row, why),
             f"run ALTER TABLE ... DETACH PARTITION {name} FINALIZE; then {_by_hand(row)}",
         )
+    if kind.removeprefix("no-") == "function" and now == before == VALID:
+        why = f"{name} is there as it was before, and nothing tells whether that is one of its overloads"
+        return _doubt(row, _unknown(row, why), f"find out; then {_by_hand(row)}")
     gone = kind.startswith("no-") or kind in ("partition", "prepared")
     took_effect = (now == ABSENT) != (before == ABSENT) and (now == ABSENT) == gone
     return Reached(done + 1 if took_effect else done)
 
 
-def untouched(row: HistoryRow, target: int, objects: Mapping[str, str] | None) -> bool:
+def untouched(
+    row: HistoryRow, target: int, objects: Mapping[str, str] | None, *, engine: str = POSTGRESQL
+) -> bool:
     """Whether `row` is that of a down which changed nothing before it was cut off, and which nobody asks for any more.
 
     Args:
         row: one that is not `success`.
         target: the declared version.
         objects: the state of what `objects_needed` names; None while somebody is at work on the database.
+        engine: the server.
     """
     if row.direction is Direction.UP or row.version > target or row.transactional or objects is None:
         return False
-    if not row.statements_total or row.statements_done:
+    if not row.statements_total or row.statements_done or _may_be_in_force(row, engine):
         return False
     if row.intent_digest is None or _kind(row) in (REPEATABLE, REINDEX):
         # the first statement was committed together with its record, or changes nothing that would have to be undone
         return True
     return _kind(row) != OPAQUE and state_word(objects.get(row.intent_object or "", "")) == row.intent_before
+
+
+def _may_be_in_force(row: HistoryRow, engine: str) -> bool:
+    """Whether a statement that changed the schema, and may do so again, may have done so already: SET DEFAULT, GRANT.
+
+    PostgreSQL has such statements in a transaction, with their record; what is repeatable there changes nothing.
+    """
+    return engine == COCKROACHDB and row.intent_digest is not None and _kind(row) == REPEATABLE
 
 
 def left_behind(

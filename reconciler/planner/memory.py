@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from reconciler.model import Problem, ProblemError, Script
+from reconciler.model import COCKROACHDB, POSTGRESQL, Problem, ProblemError, Script
 from reconciler.planner.request import PlanRequest
 from reconciler.sqltext import Analysis, analyse, token_checksum
 
@@ -68,17 +68,18 @@ class Memory(Generic[K, V]):
         return answer
 
 
-_analyses: Memory[Script, Analysis | Problem] = Memory()
+_analyses: dict[str, Memory[Script, Analysis | Problem]] = {POSTGRESQL: Memory(), COCKROACHDB: Memory()}
+"""By the server that is to run them."""
 _token_checksums: Memory[str, str] = Memory()
 
 
-def analysis_of(script: Script) -> Analysis:
-    """`analyse(script)`, remembered, also when it fails.
+def analysis_of(script: Script, engine: str) -> Analysis:
+    """`analyse(script, engine=engine)`, remembered, also when it fails.
 
     Raises:
         ProblemError: as `analyse` does.
     """
-    found = _analyses.get(script, len(script.text), lambda: _analyse(script))
+    found = _analyses[engine].get(script, len(script.text), lambda: _analyse(script, engine))
     if isinstance(found, Problem):
         raise ProblemError(found)
     return found
@@ -110,7 +111,8 @@ def is_heavy(request: PlanRequest) -> bool:
     if _length(compared) + _length(run) <= _HEAVY:
         return False
     unknown = [script for script in compared if script.text not in _token_checksums]
-    unknown += [script for script in run if script not in _analyses]
+    analyses = _analyses[request.observation.engine]
+    unknown += [script for script in run if script not in analyses]
     return _length(unknown) > _HEAVY
 
 
@@ -118,8 +120,8 @@ def _length(scripts: list[Script]) -> int:
     return sum(len(script.text) for script in scripts)
 
 
-def _analyse(script: Script) -> Analysis | Problem:
+def _analyse(script: Script, engine: str) -> Analysis | Problem:
     try:
-        return analyse(script)
+        return analyse(script, engine=engine)
     except ProblemError as error:
         return error.problem

@@ -38,7 +38,9 @@ def plan(request: PlanRequest) -> Plan:
     )
     broken = guards.check_files(catalog, target, applied, findings)
     guards.check_target(catalog, target, broken, findings)
-    unbegun = [row for row in unsure if untouched(row, target, request.objects)]
+    unbegun = [
+        row for row in unsure if untouched(row, target, request.objects, engine=request.observation.engine)
+    ]
     unsure = [row for row in unsure if row not in unbegun]
     refused = broken | _refuse_doubts(request, unsure, broken, findings)
     pins = verify(request, broken, frozenset(row.version for row in unbegun), findings)
@@ -81,7 +83,14 @@ def _refuse_doubts(
         if row.version in broken:
             continue
         stored = request.stored_downs.get(row.version)
-        problem = unresolvable(row, request.catalog.get(row.version), request.target, request.objects, stored)
+        problem = unresolvable(
+            row,
+            request.catalog.get(row.version),
+            request.target,
+            request.objects,
+            stored,
+            engine=request.observation.engine,
+        )
         if problem is not None:
             findings.refusals.append(problem)
             refused.add(row.version)

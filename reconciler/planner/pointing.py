@@ -10,7 +10,7 @@ from reconciler.planner.memory import analysis_of
 from reconciler.sqltext import excerpt, intent_digest, locate, statements_digest
 
 
-def pointing_at_doubt(problem: Problem, row: HistoryRow, scripts: Iterable[Script]) -> Problem:
+def pointing_at_doubt(problem: Problem, row: HistoryRow, scripts: Iterable[Script], engine: str) -> Problem:
     """`problem` with the number, and where it can be found the place and the text, of the statement in doubt.
 
     A row keeps digests only. The statement is shown from a script that still has it, behind all that was done before it.
@@ -19,12 +19,13 @@ def pointing_at_doubt(problem: Problem, row: HistoryRow, scripts: Iterable[Scrip
         problem: that the outcome of a statement is not known.
         row: the attempt.
         scripts: what the attempt may have been at.
+        engine: the server that ran it.
     """
     index = row.statements_done
     problem = replace(problem, statement_index=index + 1)
     for script in scripts:
         try:
-            statements = analysis_of(script).statements
+            statements = analysis_of(script, engine).statements
         except ProblemError:
             # a script that cannot be taken apart is refused by a message of its own, and is not what was run
             continue

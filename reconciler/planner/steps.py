@@ -75,7 +75,7 @@ def _step(
 ) -> Step | None:
     script, source, directives = chosen
     try:
-        analysis = analysis_of(script)
+        analysis = analysis_of(script, request.observation.engine)
         in_transaction = transactional(directives, analysis)
     except ProblemError as error:
         findings.refusals.append(replace(error.problem, version=version, direction=direction))
@@ -83,7 +83,7 @@ def _step(
     # the row of an applied migration tells how its up went, which says nothing of its down
     attempt = row if row is not None and row.status is not RowStatus.SUCCESS else None
     begin = (
-        first_statement(attempt, script, analysis.statements, in_transaction, request.objects)
+        first_statement(attempt, script, analysis, in_transaction, request.objects)
         if attempt is not None
         else _FROM_THE_START
     )

@@ -6,6 +6,7 @@ Each is a job that goes on when its client is gone. Once no job is left, the cat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from reconciler.model import Statement
 from reconciler.sqltext.cockroachdb import StatementKind, kind_of
@@ -85,9 +86,10 @@ _CONSTRAINTS = frozenset({"CHECK", "EXCLUDE", "FOREIGN", "PRIMARY", "UNIQUE"})
 def cockroachdb_intent_of(statement: Statement, part: Sequence[Token] | None = None) -> Intent | None:
     """What to write down before `statement` is run by itself; None when a transaction can hold it and its record alike.
 
-    A statement is repeatable if running it once more leaves what running it once does: what has IF [NOT] EXISTS or
-    OR REPLACE, and what only says how something is to be (GRANT, COMMENT, SET DEFAULT). TRUNCATE is not: rows may have come
-    since. Of several objects or actions the first one tells that can. A renamed thing is looked at by its new name.
+    Repeatable is what only says how something is to be (GRANT, COMMENT, SET DEFAULT, OR REPLACE). TRUNCATE is not: rows may
+    have come since. What has IF [NOT] EXISTS is looked at all the same: when nothing is seen to have changed it runs once
+    more, and does no harm. Of several objects or actions the first one tells that can. A renamed thing is looked at by its
+    new name.
 
     Args:
         statement: what is to be run.
@@ -118,15 +120,13 @@ def _creates(cursor: TokenCursor) -> Intent:
         return _REPEATABLE
     if word == "INDEX" or word in _INDEX_KINDS:
         return _creates_index(cursor)
+    cursor.position += 1
+    _given_unless(cursor)
     if kind := _OF_A_TABLE.get(word):
-        cursor.position += 1
-        return _on_table(cursor, kind, _given_unless(cursor))
+        return _on_table(cursor, kind)
     noun = _NOUNS.get(word)
     if noun is None:
         return _OPAQUE
-    cursor.position += 1
-    if _given_unless(cursor):
-        return _REPEATABLE
     if noun == "schema":
         # without a name it is called like its owner
         cursor.take("AUTHORIZATION")
@@ -138,15 +138,13 @@ def _creates_index(cursor: TokenCursor) -> Intent:
         pass
     cursor.take("INDEX")
     cursor.take("CONCURRENTLY")
-    repeatable = _given_unless(cursor)
+    _given_unless(cursor)
     name = "" if cursor.word == "ON" else cursor.name()
     cursor.take("ON")
     table = cursor.name()
     if not table:
         return _OPAQUE
-    if not name:
-        return Intent(UNNAMED, table=table)
-    return _REPEATABLE if repeatable else Intent("index", name, table)
+    return Intent("index", name, table) if name else Intent(UNNAMED, table=table)
 
 
 def _drops(cursor: TokenCursor) -> Intent:
@@ -157,15 +155,13 @@ def _drops(cursor: TokenCursor) -> Intent:
     cursor.position += 1
     if word == "INDEX":
         cursor.take("CONCURRENTLY")
-        if _given_unless(cursor):
-            return _REPEATABLE
+        _given_unless(cursor)
         return _index("no-index", *_table_and_index(cursor))
+    _given_unless(cursor)
     if kind := _OF_A_TABLE.get(word):
-        return _on_table(cursor, f"no-{kind}", _given_unless(cursor))
+        return _on_table(cursor, f"no-{kind}")
     noun = _NOUNS.get(word)
-    if noun is None:
-        return _OPAQUE
-    return _REPEATABLE if _given_unless(cursor) else _named(f"no-{noun}", cursor)
+    return _named(f"no-{noun}", cursor) if noun is not None else _OPAQUE
 
 
 def _alters(cursor: TokenCursor) -> Intent:
@@ -230,7 +226,8 @@ def _alters_sequence(cursor: TokenCursor, name: str) -> Intent:
 def _alters_type(cursor: TokenCursor) -> Intent:
     old = cursor.name()
     if cursor.take("ADD", "VALUE"):
-        return _REPEATABLE if _given_unless(cursor) else _value("value", cursor, old)
+        _given_unless(cursor)
+        return _value("value", cursor, old)
     if cursor.take("DROP", "VALUE"):
         return _value("no-value", cursor, old)
     if cursor.take("RENAME", "VALUE"):
@@ -251,50 +248,68 @@ def _alters_table(cursor: TokenCursor) -> Intent:
         return moved
     if cursor.word in _ALONE:
         return _REPEATABLE
-    intents = []
+    actions = []
     while not cursor.at_end:
-        intents.append(_action(cursor, table))
+        actions.append(_action(cursor, table))
         if not cursor.seek(","):
             break
-    telling = next((each for each in intents if each.name), None)
-    if telling is not None:
-        return telling
-    return _REPEATABLE if intents and all(each.is_repeatable for each in intents) else _OPAQUE
+    for action in actions:
+        if action.intent.name and not action.may_be_void:
+            return action.intent
+    if not actions or any(action.intent.kind == OPAQUE for action in actions):
+        return _OPAQUE
+    # each may run once more, whatever is seen
+    return next((action.intent for action in actions if action.intent.name), _REPEATABLE)
 
 
-def _action(cursor: TokenCursor, table: str) -> Intent:
-    """One of the actions of an ALTER TABLE, read as far as it takes to know it."""
+class _Action(NamedTuple):
+    """One of the actions of an ALTER TABLE. What may be void, for its IF [NOT] EXISTS, tells nothing of the others."""
+
+    intent: Intent
+    may_be_void: bool = False
+
+
+def _action(cursor: TokenCursor, table: str) -> _Action:
+    """Read an action as far as it takes to know it."""
     action = _ACTIONS.get(cursor.word)
     if action is not None:
         cursor.position += 1
         return action(cursor, table)
-    return _settled(cursor, table)
+    return _Action(_settled(cursor, table))
 
 
-def _adds(cursor: TokenCursor, table: str) -> Intent:
+def _adds(cursor: TokenCursor, table: str) -> _Action:
     if cursor.take("CONSTRAINT"):
-        return _REPEATABLE if _given_unless(cursor) else _named("constraint", cursor, table)
-    if cursor.word in _CONSTRAINTS:
+        kind = "constraint"
+    elif cursor.word in _CONSTRAINTS:
         # the server makes up its name
-        return _OPAQUE
-    cursor.take("COLUMN")
-    return _REPEATABLE if _given_unless(cursor) else _named("column", cursor, table)
+        return _Action(_OPAQUE)
+    else:
+        kind = "column"
+        cursor.take("COLUMN")
+    may_be_void = _given_unless(cursor)
+    return _Action(_named(kind, cursor, table), may_be_void)
 
 
-def _drops_part(cursor: TokenCursor, table: str) -> Intent:
+def _drops_part(cursor: TokenCursor, table: str) -> _Action:
     kind = "no-constraint" if cursor.take("CONSTRAINT") else "no-column"
     cursor.take("COLUMN")
-    return _REPEATABLE if _given_unless(cursor) else _named(kind, cursor, table)
+    may_be_void = _given_unless(cursor)
+    return _Action(_named(kind, cursor, table), may_be_void)
 
 
-def _renames_part(cursor: TokenCursor, table: str) -> Intent:
+def _renames_part(cursor: TokenCursor, table: str) -> _Action:
     kind = "constraint" if cursor.take("CONSTRAINT") else "column"
     cursor.take("COLUMN")
     cursor.name()
-    return _named(kind, cursor, table) if cursor.take("TO") else _OPAQUE
+    return _Action(_named(kind, cursor, table) if cursor.take("TO") else _OPAQUE)
 
 
-def _alters_column(cursor: TokenCursor, table: str) -> Intent:
+def _alters_column(cursor: TokenCursor, table: str) -> _Action:
+    return _Action(_column_is_to_be(cursor))
+
+
+def _column_is_to_be(cursor: TokenCursor) -> Intent:
     if cursor.take("PRIMARY"):
         return _OPAQUE
     cursor.take("COLUMN")
@@ -308,7 +323,7 @@ def _alters_column(cursor: TokenCursor, table: str) -> Intent:
     return _REPEATABLE if cursor.word == "SET" else _OPAQUE
 
 
-_ACTIONS: Mapping[str, Callable[[TokenCursor, str], Intent]] = {
+_ACTIONS: Mapping[str, Callable[[TokenCursor, str], _Action]] = {
     "ADD": _adds,
     "ALTER": _alters_column,
     "DROP": _drops_part,
@@ -338,13 +353,11 @@ def _named(kind: str, cursor: TokenCursor, table: str = "") -> Intent:
     return Intent(kind, name, table) if name else _OPAQUE
 
 
-def _on_table(cursor: TokenCursor, kind: str, repeatable: bool) -> Intent:
+def _on_table(cursor: TokenCursor, kind: str) -> Intent:
     """Of a trigger or policy, whose table comes later."""
     name = cursor.name()
     table = cursor.name() if cursor.seek("ON") else ""
-    if not name or not table:
-        return _OPAQUE
-    return _REPEATABLE if repeatable else Intent(kind, name, table)
+    return Intent(kind, name, table) if name and table else _OPAQUE
 
 
 def _index(kind: str, table: str, name: str) -> Intent:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from reconciler.model import ProblemError, Script
+from reconciler.model import COCKROACHDB, POSTGRESQL, ProblemError, Script
 from reconciler.planner import is_heavy, plan
 from reconciler.planner.memory import Memory, analysis_of
 from tests.unit.planner.builders import database, file, files, request, row
@@ -18,14 +18,18 @@ LARGE = "INSERT INTO t VALUES (1);\n" * 20_000
 
 def test_large_scripts_are_remembered() -> None:
     script = Script(LARGE, "migrations/1_a.sql", 1)
-    assert analysis_of(script) is analysis_of(Script("".join([LARGE]), "migrations/1_a.sql", 1))
+    same = Script("".join([LARGE]), "migrations/1_a.sql", 1)
+    assert analysis_of(script, POSTGRESQL) is analysis_of(same, POSTGRESQL)
+    other = analysis_of(script, COCKROACHDB)
+    assert other is analysis_of(same, COCKROACHDB)
+    assert other is not analysis_of(script, POSTGRESQL)
 
 
 def test_a_script_that_cannot_be_taken_apart_is_refused_each_time() -> None:
     script = Script("SELECT 'no end", "migrations/1_a.sql", 1)
     for _ in range(2):
         with pytest.raises(ProblemError):
-            analysis_of(script)
+            analysis_of(script, POSTGRESQL)
 
 
 def test_what_is_remembered_is_bounded_by_weight_and_the_newest_stays() -> None:
