@@ -117,8 +117,9 @@ SELECT environment, database_name, repository, owner, holder, mode,
 FROM {lock} WHERE id = 1
 
 -- name: read_last_attempt
+-- The last column is read only so that a journal of an earlier version, which has it not, is told from one of this version.
 SELECT event, outcome, version, direction, script_digest, policy_digest, reason, message, remedy, path, line, column_number,
-       excerpt, sqlstate, statement_index, extract(epoch FROM recorded_at)::float8
+       excerpt, sqlstate, statement_index, extract(epoch FROM recorded_at)::float8, artefact
 FROM {journal} WHERE event IN ('finished', 'retry', 'repair', 'baseline') ORDER BY recorded_at DESC, id DESC LIMIT 1
 
 -- name: read_history
@@ -126,6 +127,14 @@ SELECT version, name, coalesce(status, 'success'), direction, checksum, token_ch
        transactional, irreversible, statements_done, statements_total, statements_digest, git_revision,
        intent_digest, intent_object, intent_before
 FROM {history} ORDER BY version
+
+-- name: read_earlier_history
+-- As read_history. A column that an earlier version of this program did not make yet is NULL by way of JSON.
+SELECT version, name, coalesce(status, 'success'), direction, checksum, token_checksum, down_checksum, down_script IS NOT NULL,
+       transactional, irreversible, statements_done, statements_total, statements_digest, git_revision,
+       pg_catalog.to_jsonb(row) ->> 'intent_digest', pg_catalog.to_jsonb(row) ->> 'intent_object',
+       pg_catalog.to_jsonb(row) ->> 'intent_before'
+FROM {history} AS row ORDER BY version
 
 -- name: read_adoptable_history
 SELECT version, name, coalesce(status, 'success'), 'up', checksum, NULL, NULL, false, true, false, 0, 0, NULL, NULL, NULL, NULL, NULL
@@ -217,8 +226,6 @@ CREATE TABLE IF NOT EXISTS {journal} (
     column_number INTEGER,
     excerpt TEXT,
     statement_index INTEGER,
-    blockers TEXT,
-    artefact TEXT,
     git_revision VARCHAR(64),
     git_author TEXT,
     environment TEXT,
@@ -232,6 +239,9 @@ CREATE TABLE IF NOT EXISTS {journal} (
     fence BIGINT,
     PRIMARY KEY (recorded_at, id)
 );
+ALTER TABLE {journal}
+    ADD COLUMN IF NOT EXISTS blockers TEXT,
+    ADD COLUMN IF NOT EXISTS artefact TEXT;
 CREATE TABLE IF NOT EXISTS {lock} (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     owner UUID,

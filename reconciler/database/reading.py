@@ -28,6 +28,7 @@ from reconciler.model import (
 
 ADVISORY_KEY = 0x7265636F6E63696C
 """The bytes of `reconcil`. PostgreSQL's advisory locks are per database, so one key serves."""
+_LOCK_KEY = {"key_high": ADVISORY_KEY >> 32, "key_low": ADVISORY_KEY & 0xFFFFFFFF}
 
 _OWNER_COLUMNS = ["version", "name", "applied_at", "checksum", "execution_time_ms", "status", "error_message"]
 """The seven columns of the earlier tool's table, fixed by contract."""
@@ -98,7 +99,7 @@ class Reader:
         blocks = [
             queries("identity"),
             queries("read_server"),
-            queries("read_lock", key_high=ADVISORY_KEY >> 32, key_low=ADVISORY_KEY & 0xFFFFFFFF),
+            queries("read_lock", **_LOCK_KEY),
             queries("read_last_attempt"),
         ]
         if known is None:
@@ -170,14 +171,20 @@ class Reader:
         self.strangers = tuple(stranger for stranger, _ in strange)
         views = [stranger for stranger, kind in strange if kind != "r"]
         rows: tuple[HistoryRow, ...] = ()
-        adoptable = False
+        claim, holder, adoptable = None, None, False
         if views:
             foreign = f"{self._schema}.{views[0].table} (no table, and of {views[0].owner}, whose code it would run with our rights)"
         elif history is not None and _SIGN_OF_OURS in history:
+            # a version of this program made it, an earlier one maybe
             (found,) = await read_table(
-                session, "history", queries("read_history"), doing="reading the migration history"
+                session, "history", queries("read_earlier_history"), doing="reading the migration history"
             )
             rows = tuple(_row(values) for values in found)
+            if "repository" in columns.get("schema_migrations_lock", ()):
+                (lock,) = await read_table(
+                    session, "lock", queries("read_lock", **_LOCK_KEY), doing="reading the lock"
+                )
+                claim, holder = _lock_state(lock)
         elif history is not None and sorted(history) == sorted(_OWNER_COLUMNS):
             (found,) = await read_table(
                 session,
@@ -191,8 +198,8 @@ class Reader:
             foreign = f"{self._schema}.schema_migrations ({_tool(history)}; columns {', '.join(history)})"
         return Observation(
             rows=rows,
-            claim=None,
-            holder=None,
+            claim=claim,
+            holder=holder,
             last_failure=None,
             foreign_history=foreign,
             initialised=False,
@@ -365,7 +372,7 @@ def _last_failure(rows: list[tuple[Any, ...]]) -> LastFailure | None:
     cause = Reason(reason)
     if cause.error_class is not ErrorClass.PERMANENT:
         return None
-    message, remedy, path, line, column, excerpt, sqlstate, statement, failed_at = rest
+    message, remedy, path, line, column, excerpt, sqlstate, statement, failed_at, _ = rest
     return LastFailure(
         key=AttemptKey(int(version), _DIRECTIONS[direction], script, policy),
         reason=cause,
