@@ -22,6 +22,7 @@ _ADVICE = re.compile(
 _SEVERAL = "Multiple connection attempts failed. All failures were:\n"
 _ATTEMPT = re.compile(r"^- host: (.*?), port: (.*?), hostaddr: (.*?): ", re.MULTILINE)
 _UNVERIFIED = "certificate verify failed"
+_DISTRUST = "the server's certificate cannot be trusted"
 _TRY = "it is tried again by itself"
 _GIVE_AUTHORITY = (
     "give the certificate of the authority that signed the server's as `ca` (PEM text or a path), or `sslrootcert=PATH` in "
@@ -72,7 +73,7 @@ _MEANINGS: tuple[tuple[str, Reason, str], ...] = (
         Reason.TLS_FAILED,
         f"set the clocks of this machine and the server right; {_TRY}",
     ),
-    (_UNVERIFIED, Reason.TLS_FAILED, f"{_GIVE_AUTHORITY}; {_TRY}"),
+    (_DISTRUST, Reason.TLS_FAILED, f"{_GIVE_AUTHORITY}; {_TRY}"),
     (
         r"server certificate for .* does not match host name|could not get server's host name from server certificate",
         Reason.TLS_FAILED,
@@ -227,14 +228,10 @@ async def _diagnosed(attempt: _Attempt, parameters: Mapping[str, str]) -> _Attem
     authority = parameters.get("sslrootcert") or ""
     host = attempt.address or attempt.host
     port = int(attempt.port) if attempt.port.isdigit() else 5432
-    fault = await certificate_fault(host, port, authority)
-    trusted = (
-        f" by the authorities in {authority}" if authority and fault.startswith(("self", "unable")) else ""
-    )
-    said = f"the server's certificate cannot be trusted{trusted}: {_UNVERIFIED}" + (
-        f": {fault}" if fault else ""
-    )
-    return attempt._replace(said=said)
+    fault = await certificate_fault(host, port, authority) or _UNVERIFIED
+    # that it has expired does not depend on whom we trust
+    trusted = f"; trusted are the authorities in {authority}" if "issuer" in fault or "self" in fault else ""
+    return attempt._replace(said=f"{_DISTRUST}: {fault}{trusted}")
 
 
 def _meaning(said: str) -> tuple[int, _Meaning]:
