@@ -181,12 +181,22 @@ class Session:
         """The statements that undo what `script` made of the session, where that is everybody's."""
         application = self._connection.info.parameter_status("application_name") or ""
         tidying = self.queries("leave_nothing_behind", application_name=application).split(";\n")
-        # these two would undo as well what others have left there, who may need it: a pooler that prepares statements for its clients
+        return [*tidying, *self.after_rollback(script)]
+
+    def after_rollback(self, script: str) -> list[str]:
+        """The statements that undo what no rollback of `script` undoes, where the session is everybody's; to be sent with it.
+
+        They would undo as well what others have left there and may need, a pooler that prepares statements for its clients say, so
+        they are only for scripts that may have done such a thing.
+        """
+        if not self.pooled:
+            return []
+        undoing = []
         if "prepare" in script.lower():
-            tidying.append("DEALLOCATE ALL")
+            undoing.append("DEALLOCATE ALL")
         if "advisory" in script.lower():
-            tidying.append(self.queries("release_advisory_lock"))
-        return tidying
+            undoing.append(self.queries("release_advisory_lock"))
+        return undoing
 
     @property
     def reset_message(self) -> str:
@@ -311,13 +321,25 @@ class Session:
             if is_error(results[-1]):
                 raise refused(results[-1], doing)
 
-    async def roll_back(self) -> None:
+    async def roll_back(self, script: str = "") -> None:
         """Undo the transaction that is open, if one is, and whatever a migration did to the session.
+
+        Args:
+            script: the migration's SQL.
 
         Raises:
             ProblemError: the connection broke.
         """
-        await self.command("ROLLBACK;" + self.reset_message, doing="rolling back")
+        undoing = self.after_rollback(script) if self.pooled else [self.reset_message]
+        await self.command(";\n".join(("ROLLBACK", *undoing)), doing="rolling back")
+
+    async def roll_back_only(self, script: str) -> None:
+        """Undo the transaction that is open, and leave the session as the statements of `script` before it have made it.
+
+        Raises:
+            ProblemError: the connection broke.
+        """
+        await self.command(";\n".join(("ROLLBACK", *self.after_rollback(script))), doing="rolling back")
 
     async def _end_failed_transaction(self) -> None:
         """A message that failed behind its own BEGIN must not leave the session unable to answer anything else."""

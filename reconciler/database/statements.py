@@ -128,7 +128,7 @@ class _Run:
                 return problem
             self._writer.watch.timed_out(self._step.lock_timeout)
             if self._session.in_transaction:
-                await self._session.command("ROLLBACK", doing="rolling back")
+                await self._session.roll_back_only(self._step.script.text)
             try:
                 await patience.pause()
             except asyncio.CancelledError:
@@ -215,7 +215,7 @@ class _Run:
         if not session.alive:
             return connection_lost(step, "the server closed the connection")
         if session.in_transaction:
-            await session.command("ROLLBACK", doing="rolling back")
+            await session.roll_back_only(step.script.text)
         if session.interrupted:
             return interrupted(step)
         from reconciler.database.failures import sqlstate_of

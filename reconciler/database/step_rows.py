@@ -170,7 +170,7 @@ class StepRow:
         if not session.alive:
             return
         try:
-            await session.roll_back()
+            await session.roll_back(step.script.text)
             untouched = step.direction is Direction.DOWN and not done and await self._as_before()
             await writer.write(
                 session.queries(

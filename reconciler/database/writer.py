@@ -195,7 +195,7 @@ class HeldLock:
             self.watch.timed_out(step.lock_timeout)
             if patience.at_an_end:
                 break
-            await self._session.roll_back()
+            await self._session.roll_back(step.script.text)
             await patience.pause()
         problem = self.watch.explain(failure_of(answer, step))
         await self.record_failure(
@@ -340,7 +340,7 @@ class HeldLock:
             blocks.append(queries("record_failed_up", **self.records.failed_row(step, problem, milliseconds)))
         blocks.append(queries("insert_event", **failed))
         try:
-            await self._session.roll_back()
+            await self._session.roll_back(step.script.text)
             await self.write(*blocks, doing="recording the failure")
             self.unrecorded = {}
         except ProblemError as error:
