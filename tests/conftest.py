@@ -6,6 +6,9 @@
 - `own_server`: PostgreSQL 18 for this test alone, to be stopped, killed and started at will.
 - `git_repository`: a new, empty git repository.
 - `reconciler`: runs the command line in this process.
+- `simulator`: a server that says it is CockroachDB, before a new, empty database; a test that sends it what no adapter for
+  CockroachDB may send fails at its end.
+- `cockroach_url`: DSN of a real CockroachDB, from COCKROACH_URL; for tests marked `cockroach`.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from tests.cockroach.simulator import Simulator
 from tests.command_line import CommandLine
 from tests.git import Repository
 from tests.servers import TestServer, installation
+from tests.wire import Loop
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what stands in the background so, the programs that tests start inherit it, and some are to hear Ctrl-C
@@ -96,6 +102,31 @@ def any_database(any_server: TestServer) -> Iterator[str]:
     name = any_server.create_database()
     yield any_server.dsn(name)
     any_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def simulators() -> Iterator[Loop]:
+    """The loop on which simulators run."""
+    with Loop() as loop:
+        yield loop
+
+
+@pytest.fixture
+def simulator(simulators: Loop, server: TestServer, fresh_database: str) -> Iterator[Simulator]:
+    """A server that says it is CockroachDB, with a new, empty database."""
+    with Simulator(simulators, server, str(conninfo_to_dict(fresh_database)["dbname"])) as simulator:
+        yield simulator
+    assert simulator.broken == [], "the simulator itself failed"
+    assert simulator.tolerant or simulator.violations == [], "no adapter for CockroachDB may send these"
+
+
+@pytest.fixture(scope="session")
+def cockroach_url() -> str:
+    """DSN of a real CockroachDB with which tests may do what they like."""
+    url = os.environ.get("COCKROACH_URL", "")
+    if not url:
+        pytest.skip('NOT TESTED on a real CockroachDB: COCKROACH_URL is not set (README, "CockroachDB")')
+    return url
 
 
 @pytest.fixture
