@@ -12,9 +12,9 @@ from time import monotonic
 from reconciler.hooks.lifeline import SHELL, Lifeline
 from reconciler.hooks.listener import HookListener
 from reconciler.hooks.output import Output
-from reconciler.hooks.process import run_group
 from reconciler.model import Hook, HookOccasion, HookResult, Problem, ProblemError, Reason
 from reconciler.model.duration import format_duration
+from reconciler.processes import run_group
 from reconciler.redaction import Secret, redact
 
 _INHERITED = ("PATH", "HOME")

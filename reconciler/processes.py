@@ -1,4 +1,4 @@
-"""A process in a group of its own, which is ended as a whole: nothing that a hook started outlives it."""
+"""A process in a group of its own, which is ended as a whole: nothing that it started outlives it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ async def run_group(
     *,
     timeout: float,
     on_output: Callable[[bytes], None],
-    on_start: Callable[[int], None],
     stop: Awaitable[object],
+    on_start: Callable[[int], None] = lambda group: None,
+    on_error_output: Callable[[bytes], None] | None = None,
 ) -> int | None:
     """Run a program until it ends, and end with it whatever it left running in its process group.
 
@@ -39,8 +40,9 @@ async def run_group(
         timeout: seconds it may take, 0 = for ever; then its group gets SIGTERM, and SIGKILL 5 s later. So does it when this
             task is cancelled.
         on_output: called with what it writes to standard output and standard error, in one stream.
-        on_start: called with the number of its group once it runs.
         stop: its group is ended, as when it took too long, once this is done.
+        on_start: called with the number of its group once it runs.
+        on_error_output: called with what it writes to standard error, which `on_output` does not get then.
 
     Returns:
         its exit status, negative for the signal that ended it; None when it took too long or was told to stop.
@@ -48,31 +50,30 @@ async def run_group(
     Raises:
         OSError: it cannot be started.
     """
-    reading, writing = os.pipe()
-    try:
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        reading, writing = _pipe(ours, theirs)
+        reading_errors, writing_errors = _pipe(ours, theirs) if on_error_output is not None else (-1, writing)
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
             stdout=writing,
-            stderr=writing,
+            stderr=writing_errors,
             cwd=folder,
             env=environment,
             start_new_session=True,
         )
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
+        ours.pop_all()
     on_start(process.pid)
-    output = _Reader(reading, on_output)
+    outputs = [_Reader(reading, on_output)]
+    if on_error_output is not None:
+        outputs.append(_Reader(reading_errors, on_error_output))
     stopped, ended = asyncio.ensure_future(stop), asyncio.ensure_future(process.wait())
     try:
         await asyncio.wait((ended, stopped), timeout=timeout or None, return_when=asyncio.FIRST_COMPLETED)
         return ended.result() if ended.done() else None
     finally:
         # also while this task is being cancelled, and once more when that is asked for again
-        ending = asyncio.ensure_future(_end(process, output))
+        ending = asyncio.ensure_future(_end(process, outputs))
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
@@ -83,7 +84,15 @@ async def run_group(
             ended.cancel()
 
 
-async def _end(process: Process, output: _Reader) -> None:
+def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe: our end, and the end for the process that is to be started."""
+    reading, writing = os.pipe()
+    ours.callback(os.close, reading)
+    theirs.callback(os.close, writing)
+    return reading, writing
+
+
+async def _end(process: Process, outputs: Sequence[_Reader]) -> None:
     try:
         for number, patience in ((signal.SIGTERM, _PATIENCE), (signal.SIGKILL, _LAST_PATIENCE)):
             deadline = monotonic() + patience
@@ -95,9 +104,10 @@ async def _end(process: Process, output: _Reader) -> None:
                 alive = _signal(process.pid, 0)
             if not alive:
                 break
-        await asyncio.wait([output.ended], timeout=_LAST_PATIENCE)
+        await asyncio.wait([output.ended for output in outputs], timeout=_LAST_PATIENCE)
     finally:
-        output.close()
+        for output in outputs:
+            output.close()
 
 
 def _reap(group: int) -> None:
