@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.catalog import Catalog, CatalogReader
-from reconciler.credentials import Credentials, max_connections
+from reconciler.credentials import Credentials, SecretRules, max_connections
 from reconciler.database import (
     ConnectionLimit,
     ConnectionSettings,
@@ -250,6 +250,13 @@ class Connector:
         if self._embedded is not None:
             await self._embedded.stop()
         self._pem_files.close()
+        await self._secrets.close()
+
+    async def secret_warnings(self, target: DatabaseTarget) -> tuple[Problem, ...]:
+        """Which secrets of a database may be older than the newest, since who keeps them cannot be reached."""
+        references = (target.dsn, target.ca, target.client_certificate, target.client_key)
+        found = [await self._secrets.stale(each) for each in references]
+        return tuple(problem for problem in found if problem is not None)
 
     async def _settings(
         self, environment: str, target: DatabaseTarget, timeouts: Timeouts
@@ -259,7 +266,7 @@ class Connector:
         async def pem(key: str, reference: Reference | None) -> str | None:
             if reference is None:
                 return None
-            given = (await self._secrets.resolve(reference)).reveal()
+            given = (await self._secrets.resolve(reference, environment)).reveal()
             base = self._root if isinstance(reference, Literal) else None
             return self._pem_files.path(PemUse(environment, target.name, key), given, base)
 
@@ -275,7 +282,7 @@ class Connector:
 
     async def _dsn(self, environment: str, target: DatabaseTarget) -> Secret:
         if not isinstance(target.dsn, Embedded):
-            return await self._secrets.resolve(target.dsn)
+            return await self._secrets.resolve(target.dsn, environment)
         from reconciler.embedded import EmbeddedServer, database_name, psql_command
 
         if self._embedded is None:
@@ -294,16 +301,17 @@ class Workspace:
     Args:
         source: the repository; None for a command that reads none.
         folder: where relative paths begin and the embedded server keeps its state when there is no local repository.
+        rules: which references a manifest may use.
     """
 
-    def __init__(self, source: Source | None, folder: Path) -> None:
+    def __init__(self, source: Source | None, folder: Path, rules: SecretRules | None = None) -> None:
         self._source = source
         self._databases: list[Database] = []
         self.declarations = Declarations(source) if source is not None else None
         root = source.root if source is not None else folder
         state = state_folder(source) if source is not None else folder / STATE_FOLDER
         self._connector = Connector(
-            credentials(root), state, root=root, max_connections=max_connections(os.environ)
+            credentials(root, rules), state, root=root, max_connections=max_connections(os.environ)
         )
 
     @property
@@ -393,9 +401,9 @@ def actor(verb: str, claim: Claim | None, revision: Revision | None, change: Cha
     )
 
 
-def credentials(root: Path | None) -> Credentials:
-    """Resolves references from this process's environment, relative paths from `root`."""
-    return Credentials(os.environ, root)
+def credentials(root: Path | None, rules: SecretRules | None = None) -> Credentials:
+    """Resolves references from this process's environment, relative paths from `root`, as far as `rules` allow."""
+    return Credentials(os.environ, root, rules=rules)
 
 
 def state_folder(source: Source) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from reconciler.assembly import Workspace, credentials, user_state_folder
 from reconciler.cli.options import RepositoryOptions
+from reconciler.credentials import SecretRules
 from reconciler.errors import UsageError
-from reconciler.manifest import EnvironmentReference, FileReference
+from reconciler.manifest import FileReference, SecretReference
+from reconciler.manifest.references import secret_reference as parse_reference
 
 if TYPE_CHECKING:
+    from reconciler.redaction import Secret
     from reconciler.source import GitCredentials
 
 _NEVER = 3600.0
@@ -38,7 +40,7 @@ async def open_workspace(options: RepositoryOptions) -> AsyncIterator[Workspace]
         interval=_NEVER,
         credentials=await git_credentials(options),
     )
-    workspace = Workspace(source, Path.cwd())
+    workspace = Workspace(source, Path.cwd(), secret_rules(options))
     try:
         yield workspace
     finally:
@@ -64,27 +66,50 @@ async def git_credentials(options: RepositoryOptions) -> GitCredentials:
     """
     from reconciler.source import GitCredentials
 
-    token = None
-    if options.git_token is not None:
+    if options.git_token is None:
+        token = renew = None
+    else:
         reference = secret_reference(options.git_token)
         if reference is None:
             raise UsageError(
                 "--git-token takes a reference, not a token: the command line is for everybody to read",
-                remedy="write env:NAME for an environment variable, or file:PATH for a file",
+                remedy="write env:NAME for an environment variable, file:PATH for a file, gcp_secret:NAME or command:PROGRAM ...",
             )
-        token = await credentials(Path.cwd()).resolve(reference)
+        secrets = credentials(Path.cwd())
+
+        async def renew() -> Secret:
+            try:
+                return await secrets.resolve(reference, "")
+            finally:
+                await secrets.close()
+
+        token = await renew()
     return GitCredentials(
-        token=token, ssh_key=options.git_ssh_key, known_hosts=options.git_known_hosts, ca=options.git_ca
+        token=token,
+        renew=renew,
+        ssh_key=options.git_ssh_key,
+        known_hosts=options.git_known_hosts,
+        ca=options.git_ca,
     )
 
 
-def secret_reference(text: str) -> EnvironmentReference | FileReference | None:
-    """The reference written as `env:NAME` or `file:PATH`; None when `text` is neither."""
-    kind, colon, rest = text.partition(":")
-    if not colon or not rest or rest.startswith("//"):
-        return None
-    if kind == "env":
-        return EnvironmentReference(rest)
-    if kind == "file":
-        return FileReference(os.path.expanduser(rest))
-    return None
+def secret_rules(options: RepositoryOptions) -> SecretRules:
+    """Which references a manifest may use, as `--allow-secret` and `--allow-secret-commands` say.
+
+    Raises:
+        UsageError: an allowance is none.
+    """
+    from reconciler.credentials.rules import Allowance
+
+    allowances = tuple(Allowance.parse(each) for each in options.allow_secret)
+    return SecretRules(allowances=allowances or None, commands=options.allow_secret_commands)
+
+
+def secret_reference(text: str) -> SecretReference | None:
+    """The reference that `text` is; None when it is none. A path may begin with `~`."""
+    reference = parse_reference(text)
+    if isinstance(reference, FileReference):
+        import os
+
+        return FileReference(os.path.expanduser(reference.path))
+    return reference

@@ -34,6 +34,8 @@ class RepositoryOptions:
     git_known_hosts: Path | None = None
     git_ca: Path | None = None
     working_tree: bool = False
+    allow_secret: tuple[str, ...] = ()
+    allow_secret_commands: bool = False
 
 
 @value(kw_only=True)
@@ -109,7 +111,7 @@ _REPOSITORY: tuple[Decorator[Any], ...] = (
     click.option(
         "--git-token",
         metavar="SECRETREF",
-        help="Token for https, by reference: env:NAME or file:PATH.",
+        help="Token for https, by reference: env:NAME, file:PATH, gcp_secret:NAME or command:PROGRAM.",
     ),
     click.option(
         "--git-ssh-key", type=click.Path(path_type=Path), metavar="PATH", help="Private key for ssh."
@@ -149,6 +151,20 @@ _SERVER = click.option(
     metavar="URL",
     help="Ask a running daemon, http://127.0.0.1:9840 say, instead of the databases.",
 )
+_SECRETS: tuple[Decorator[Any], ...] = (
+    click.option(
+        "--allow-secret",
+        multiple=True,
+        metavar="ENV=PATTERN",
+        help="What the manifest of an environment may refer to: env:NAME, file:PATH, ... with * and **; several times.  "
+        "[default: anything]",
+    ),
+    click.option(
+        "--allow-secret-commands",
+        is_flag=True,
+        help="Run the programs that manifests name as the source of a secret: whoever can commit there then runs them here.",
+    ),
+)
 ALLOW_HOOKS = click.option(
     "--allow-hooks",
     is_flag=True,
@@ -170,7 +186,7 @@ def database_options(*, working_tree: bool, migrations: bool = False, server: bo
         server: the verb can ask a daemon.
     """
     stack = (
-        repository_options(working_tree=working_tree),
+        repository_options(working_tree=working_tree, secrets=True),
         selection_options(migrations=migrations, server=server),
         output_options(),
     )
@@ -184,11 +200,15 @@ def database_options(*, working_tree: bool, migrations: bool = False, server: bo
     return decorate
 
 
-def repository_options(*, working_tree: bool) -> Decorator[Any]:
-    """`--repo`, `--branch` and git access, as the argument `repository`; `--working-tree` too if the verb can."""
-    return _gather(
-        "repository", RepositoryOptions, (*_REPOSITORY, *([_WORKING_TREE] if working_tree else []))
-    )
+def repository_options(*, working_tree: bool, secrets: bool = False) -> Decorator[Any]:
+    """`--repo`, `--branch` and git access, as the argument `repository`.
+
+    Args:
+        working_tree: the verb can read what is not committed.
+        secrets: the verb resolves the references of manifests.
+    """
+    options = (*_REPOSITORY, *([_WORKING_TREE] if working_tree else []), *(_SECRETS if secrets else ()))
+    return _gather("repository", RepositoryOptions, options)
 
 
 def selection_options(*, migrations: bool = False, server: bool = False) -> Decorator[Any]:

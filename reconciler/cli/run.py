@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         "reconciler run -e staging --listen 0.0.0.0:9840",
     ),
 )
-@repository_options(working_tree=True)
+@repository_options(working_tree=True, secrets=True)
 @click.option(
     "-e",
     "--environment",
@@ -141,7 +141,8 @@ def command(
 async def _run(repository: RepositoryOptions, options: DaemonOptions) -> int:
     from dataclasses import replace
 
-    from reconciler.cli.opening import git_credentials
+    from reconciler.cli.opening import git_credentials, secret_rules
     from reconciler.daemon import run_daemon
 
+    options = replace(options, secret_rules=secret_rules(repository))
     return await run_daemon(replace(options, credentials=await git_credentials(repository)))

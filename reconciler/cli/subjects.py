@@ -234,7 +234,7 @@ def _dsn_reference(text: str) -> Reference:
         # not shown: it may be a password in the wrong place
         raise UsageError(
             "the value of --dsn is no connection string",
-            remedy="write postgresql://user@host/database, key=value pairs, env:NAME or file:PATH",
+            remedy="write postgresql://user@host/database, key=value pairs, env:NAME, file:PATH, gcp_secret:NAME or command:PROGRAM",
         )
     for password in passwords(text):
         redact.add(password)

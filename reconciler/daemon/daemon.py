@@ -260,6 +260,7 @@ class Daemon:
             rollout,
             self._shared,
             self._hooks_of(environment.name, target, manifest),
+            lambda: self._connector.secret_warnings(target),
         )
         self._targets[key] = (target, manifest.timeouts)
 

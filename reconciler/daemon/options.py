@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from pathlib import Path
 
+from reconciler.credentials import SecretRules
 from reconciler.model.value import value
 from reconciler.source import GitCredentials
 
@@ -26,6 +27,7 @@ class DaemonOptions:
         max_connections: how many connections are kept open between passes.
         state_folder: where the mirror and the embedded server keep their data; None for `.reconciler/` in the repository.
         credentials: for the repository.
+        secret_rules: which references a manifest may use.
         allow_hooks: run the commands of manifests: whoever set this trusts who can commit.
         show_queries: show the text of the queries that block a step, in log and status.
         verbosity: 0 for events, 1 for detail.
@@ -44,6 +46,7 @@ class DaemonOptions:
     max_connections: int = 50
     state_folder: Path | None = None
     credentials: GitCredentials = field(default_factory=GitCredentials)
+    secret_rules: SecretRules = SecretRules()
     allow_hooks: bool = False
     show_queries: bool = False
     verbosity: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class DatabaseWorker:
         rollout: of its environment.
         shared: what every pass shares.
         hooks: makes what runs the hooks, given who listens; None when hooks may not run.
+        secret_warnings: which secrets of it are older than the newest may be.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class DatabaseWorker:
         rollout: EnvironmentRollout,
         shared: Surroundings,
         hooks: Callable[[HookLog], HookRunner] | None = None,
+        secret_warnings: Callable[[], Awaitable[tuple[Problem, ...]]] | None = None,
     ) -> None:
         self.key = key
         self.database = database
@@ -77,6 +79,7 @@ class DatabaseWorker:
         self._answered = True
         self._unanswered: asyncio.TimerHandle | None = None
         self._report = PassReport(key, assignment, shared, on_answer=self._take_back)
+        self._secret_warnings = secret_warnings
         self._hooks = hooks(self._report.hooks) if hooks is not None else None
 
     @property
@@ -111,6 +114,8 @@ class DatabaseWorker:
             report.end("skipped")
             return None
         outcome = await self._apply(assignment)
+        if self._secret_warnings is not None:
+            report.secrets(await self._secret_warnings())
         report.applied(outcome)
         problem = outcome.problem or self._duplicate(outcome)
         delay = await self._conclude(outcome, problem)

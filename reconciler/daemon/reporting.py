@@ -80,6 +80,8 @@ class PassReport:
         self._warned: set[Problem] = set()
         self._hook_warnings: tuple[Problem, ...] = ()
         """What hooks did wrong in the newest run of a plan, when its steps were done."""
+        self._secret_warnings: tuple[Problem, ...] = ()
+        """Secrets that are in use though they may be older than the newest."""
 
     # the passes
 
@@ -126,6 +128,14 @@ class PassReport:
         self._observation, self._plan = outcome.observation, outcome.plan
         if outcome.plan is not None and outcome.plan.in_sync and self._last_applied_revision == "":
             self._last_applied_revision = self._acting.revision
+
+    def secrets(self, warnings: tuple[Problem, ...]) -> None:
+        """Which secrets are in use though they may be older than the newest. Logged when it is news."""
+        news = {problem.message for problem in warnings} - {each.message for each in self._secret_warnings}
+        for warning in warnings:
+            if warning.message in news:
+                self._shared.log.warning("secret may be old", **self._names, problem=warning)
+        self._secret_warnings = warnings
 
     def in_sync(self, steps: int) -> None:
         """Nothing is left to do, and `steps` were run in this pass. Logged when it is news."""
@@ -301,7 +311,7 @@ class PassReport:
             running=pending_step(running) if running else None,
             running_since=self._running_since if running else None,
             hook=self.hooks.running,
-            warnings=self._hook_warnings,
+            warnings=(*self._hook_warnings, *self._secret_warnings),
             progress=self._watched.progress if running else None,
             blocked_by=self._watched.blockers if running else (),
             target_ordinal=ordinal(declaration.target),

@@ -44,7 +44,7 @@ async def run_daemon(options: DaemonOptions) -> int:
     log = configure(options.verbosity, json=options.log_json, on_message=metrics.log)
     folder = options.state_folder or state_folder(source)
     connector = Connector(
-        credentials(source.root),
+        credentials(source.root, options.secret_rules),
         folder,
         on_embedded=lambda environment, database, command: log.info(
             "embedded PostgreSQL is up", environment=environment, database=database, psql=command

@@ -11,6 +11,7 @@ from reconciler.database.advisory import give_advisory_lock_back, take_advisory_
 from reconciler.database.connecting import ConnectionSettings
 from reconciler.database.lease import MARK, Lease
 from reconciler.database.objects import read_states
+from reconciler.database.opening import open_session
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY, Reader, read_applied, read_journal, read_stored_downs
 from reconciler.database.records import known_end
@@ -171,8 +172,7 @@ class PostgresDatabase:
         if self._session is not None and self._session.alive and not self._session.interrupted:
             return self._session
         await self.close()
-        settings = await self._settings()
-        self._session = await Session.open(settings)
+        self._session, settings = await open_session(self._settings)
         self._show_queries = settings.show_queries
         self._lease_wanted = settings.lock == "lease"
         self._lease_seconds = settings.lease

@@ -9,6 +9,7 @@ from reconciler.manifest.reader import (
 )
 from reconciler.manifest.values import (
     ChangedDownPolicy,
+    CommandReference,
     DatabaseTarget,
     DestructivePolicy,
     DownPolicy,
@@ -17,6 +18,7 @@ from reconciler.manifest.values import (
     Engine,
     EnvironmentReference,
     FileReference,
+    GcpSecretReference,
     Literal,
     Manifest,
     OnFailure,
@@ -24,11 +26,13 @@ from reconciler.manifest.values import (
     Policy,
     Reference,
     Rollout,
+    SecretReference,
     Timeouts,
 )
 
 __all__ = [
     "ChangedDownPolicy",
+    "CommandReference",
     "DatabaseTarget",
     "DestructivePolicy",
     "DownPolicy",
@@ -37,6 +41,7 @@ __all__ = [
     "Engine",
     "EnvironmentReference",
     "FileReference",
+    "GcpSecretReference",
     "Literal",
     "Manifest",
     "ManifestError",
@@ -47,6 +52,7 @@ __all__ = [
     "ReadManifests",
     "Reference",
     "Rollout",
+    "SecretReference",
     "Timeouts",
     "read_manifest",
     "read_manifests",

@@ -12,6 +12,7 @@ from urllib.parse import unquote, unquote_plus
 _SECRET_KEYWORDS = frozenset(
     {"password", "sslpassword", "passwd", "pwd", "oauth_client_secret", "token", "secret"}
 )
+_FILE_KEYWORDS = frozenset({"passfile", "sslkey", "servicefile", "service"})
 _SCHEMES = ("postgresql://", "postgres://")
 _HOST_AND_PORT = re.compile(r"[^:/]*(?::[0-9]*)?(?:[/,]|\Z)|\[")
 _PAIR = re.compile(
@@ -36,6 +37,16 @@ def passwords(text: str) -> list[str]:
     found = list(_in_uri(text)) if "://" in text else list(_in_pairs(text))
     forms = [form for value in found for form in (value, unquote(value), unquote_plus(value)) if form]
     return sorted(dict.fromkeys(forms), key=len, reverse=True)
+
+
+def named_files(text: str) -> list[tuple[str, str]]:
+    """What a connection string names that keeps passwords or keys outside of it: keyword and path, or the name of a service."""
+    if "://" in text:
+        query = (parameter.partition("=") for parameter in text.partition("?")[2].split("&"))
+        pairs = [(unquote(key).strip(), unquote(value)) for key, _, value in query]
+    else:
+        pairs = _pairs(text) or []
+    return [(key, value) for key, value in pairs if key.casefold() in _FILE_KEYWORDS and value]
 
 
 def _in_uri(text: str) -> Iterator[str]:

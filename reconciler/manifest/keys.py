@@ -63,8 +63,8 @@ _DATABASE_KEYS: Record[dict[str, Any]] = Record(
     {
         "dsn": Key(
             _CONNECTION,
-            "Where to connect: an environment variable or a file that holds a libpq connection string, `embedded`, or a "
-            "connection string without a password.",
+            "Where to connect: where a libpq connection string is kept, `embedded`, or a connection string without a "
+            "password.",
             required=True,
         ),
         "ca": Key(

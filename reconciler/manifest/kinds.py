@@ -108,11 +108,13 @@ class Text:
                 f"{key} is {scalar.text}, which YAML reads as {looks_like}; expected {self.expected}",
                 f'write "{scalar.text}" in quotes if it is meant',
             )
-        if len(scalar.text.encode(errors="replace")) > self.longest or not re.fullmatch(
-            self.pattern, scalar.text
-        ):
+        if not self.matches(scalar.text):
             mismatch(node, key, self.expected)
         return scalar.text.lower() if self.lower_case else scalar.text
+
+    def matches(self, text: str) -> bool:
+        """True when `text` is one of these."""
+        return len(text.encode(errors="replace")) <= self.longest and bool(re.fullmatch(self.pattern, text))
 
     def schema(self) -> Schema:
         return {"type": "string", "pattern": f"^(?:{self.pattern})$", "maxLength": self.longest}

@@ -2,24 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from reconciler.manifest import document
+from reconciler.manifest.commands import Command
 from reconciler.manifest.connection import is_connection_string, passwords
-from reconciler.manifest.document import Node, Scalar
-from reconciler.manifest.kinds import Schema, Text, refuse, require_scalar
-from reconciler.manifest.values import Embedded, EnvironmentReference, FileReference, Literal, Reference
+from reconciler.manifest.document import Node
+from reconciler.manifest.kinds import Kind, Schema, Text, refuse, require_scalar
+from reconciler.manifest.values import (
+    CommandReference,
+    Embedded,
+    EnvironmentReference,
+    FileReference,
+    GcpSecretReference,
+    Literal,
+    Reference,
+    SecretReference,
+)
 
 VARIABLE = Text(
     "the name of an environment variable (letters, digits and _)", "[A-Za-z_][A-Za-z0-9_]*", longest=255
 )
 FILE = Text("the path of a file", r"[^\0\n]+", longest=4096)
+GCP_SECRET = Text(
+    "a full name, projects/PROJECT/secrets/SECRET/versions/VERSION, with a number, an alias or `latest` as VERSION",
+    # a project by id, by number, or with its domain in front; the place of a regional secret behind it
+    r"projects/(?:[a-z0-9.-]+:)?[a-z0-9][a-z0-9-]*(?:/locations/[a-z0-9-]+)?/secrets/[A-Za-z0-9_-]+/versions/[A-Za-z0-9_-]+",
+    longest=1024,
+)
+_SOURCES = "{env: NAME}, {file: PATH}, {gcp_secret: NAME} or {command: [PROGRAM, ...]}"
 
-_LATER = {
-    "gcp_secret": "this version cannot read Google Secret Manager yet",
-    "command": "this version cannot run a command for a secret yet",
+
+class _Source(NamedTuple):
+    """A place where secrets are kept: how its references are written."""
+
+    kind: Kind[Any]
+    make: Callable[[Any], SecretReference]
+    description: str
+
+
+_BY_NAME = {
+    "env": _Source(VARIABLE, EnvironmentReference, "An environment variable of the daemon."),
+    "file": _Source(FILE, FileReference, "A file of the daemon's machine, read again at each connection."),
+    "gcp_secret": _Source(
+        GCP_SECRET, GcpSecretReference, "A version of a secret in Google Secret Manager, by its full name."
+    ),
+    "command": _Source(
+        Command(),
+        CommandReference,
+        "A program that writes the secret to its standard output; only where the daemon allows it.",
+    ),
 }
-_SOURCES = "{env: NAME} or {file: PATH}"
+
+
+def secret_reference(text: str) -> SecretReference | None:
+    """The reference written in one word, as on a command line: `env:NAME`, `file:PATH`, `gcp_secret:NAME` or
+    `command:PROGRAM ARGUMENT ...`, with quotes as in a shell; None when `text` is none of them.
+    """
+    kind, colon, rest = text.partition(":")
+    source = _BY_NAME.get(kind)
+    if source is None or not colon or not rest.strip() or rest.startswith("//"):
+        return None
+    if kind == "command":
+        import shlex
+
+        try:
+            return CommandReference(tuple(shlex.split(rest)))
+        except ValueError:
+            return None
+    if kind == "gcp_secret" and not GCP_SECRET.matches(rest):
+        return None
+    return source.make(rest)
 
 
 @dataclass(frozen=True)
@@ -37,8 +92,8 @@ class ReferenceKind:
     @property
     def expected(self) -> str:
         if self.connection:
-            return f"{_SOURCES}, embedded, or a connection string without a password"
-        return f"{_SOURCES}, PEM text, or the path of a PEM file"
+            return f"{_SOURCES}, or embedded, or a connection string without a password"
+        return f"{_SOURCES}, or PEM text, or the path of a PEM file"
 
     def read(self, node: Node, key: str) -> Reference:
         if isinstance(node, document.Mapping):
@@ -47,24 +102,20 @@ class ReferenceKind:
         return self._connection(node, key, text) if self.connection else self._certificate(node, key, text)
 
     def _from_mapping(self, node: document.Mapping, key: str) -> Reference:
-        for name, (name_node, _) in node.entries.items():
-            if name in _LATER:
-                refuse(
-                    name_node, f"{key}.{name}: {_LATER[name]}; expected {self.expected}", f"use {_SOURCES}"
-                )
-        if len(node.entries) != 1 or not node.entries.keys() <= {"env", "file"}:
+        if len(node.entries) != 1 or not node.entries.keys() <= _BY_NAME.keys():
             names = ", ".join(document.shown(name) for name in list(node.entries)[:5]) or "no keys"
             refuse(node, f"{key} is a mapping with {names}; expected {self.expected}")
         ((name, (_, value)),) = node.entries.items()
-        kind = VARIABLE if name == "env" else FILE
-        # a message must not repeat what stands here, and Text's does
-        if not isinstance(value, Scalar) or value.is_null:
-            refuse(value, f"{key}.{name} has no text; expected {kind.expected}")
+        source = _BY_NAME[name]
         try:
-            text = kind.read(value, f"{key}.{name}")
+            read = source.kind.read(value, f"{key}.{name}")
         except document.Refused:
-            refuse(value, f"{key}.{name} holds something else (it is not shown); expected {kind.expected}")
-        return EnvironmentReference(text) if name == "env" else FileReference(text)
+            # the message of the kind repeats what stands here
+            what = (
+                "has no text" if _is_no_text(value, source.kind) else "holds something else (it is not shown)"
+            )
+            refuse(value, f"{key}.{name} {what}; expected {source.kind.expected}")
+        return source.make(read)
 
     def _connection(self, node: Node, key: str, text: str) -> Reference:
         if text == "embedded":
@@ -99,15 +150,12 @@ class ReferenceKind:
         sources: list[Schema] = [
             {
                 "type": "object",
-                "description": description,
-                "properties": {name: kind.schema()},
+                "description": source.description,
+                "properties": {name: source.kind.schema()},
                 "required": [name],
                 "additionalProperties": False,
             }
-            for name, kind, description in (
-                ("env", VARIABLE, "An environment variable of the daemon."),
-                ("file", FILE, "A file of the daemon's machine, read again at each connection."),
-            )
+            for name, source in _BY_NAME.items()
         ]
         if not self.connection:
             literal: Schema = {
@@ -127,3 +175,9 @@ class ReferenceKind:
             "description": "The PostgreSQL that the daemon runs itself, for development.",
         }
         return {"anyOf": [*sources, embedded, literal]}
+
+
+def _is_no_text(node: Node, kind: Kind[Any]) -> bool:
+    if isinstance(node, document.Scalar):
+        return node.is_null
+    return isinstance(kind, Text)

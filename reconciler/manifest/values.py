@@ -83,6 +83,26 @@ class FileReference:
 
 
 @value
+class GcpSecretReference:
+    """A secret in Google Secret Manager: `{gcp_secret: projects/PROJECT/secrets/SECRET/versions/VERSION}`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{{gcp_secret: {self.name}}}"
+
+
+@value
+class CommandReference:
+    """A secret that a program writes to its standard output: `{command: [PROGRAM, ARGUMENT, ...]}`. No shell reads it."""
+
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{{command: {json.dumps(self.command, ensure_ascii=False)}}}"
+
+
+@value
 class Literal:
     """A value written in the manifest itself; never with a password."""
 
@@ -100,7 +120,9 @@ class Embedded:
         return "embedded"
 
 
-Reference = EnvironmentReference | FileReference | Literal | Embedded
+SecretReference = EnvironmentReference | FileReference | GcpSecretReference | CommandReference
+"""Where a secret is."""
+Reference = SecretReference | Literal | Embedded
 
 
 @value(kw_only=True)

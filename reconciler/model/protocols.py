@@ -355,12 +355,24 @@ class Source(Protocol):
 class Secrets(Protocol):
     """Turns a manifest's references into secrets."""
 
-    async def resolve(self, reference: object) -> Secret:
+    async def resolve(self, reference: object, environment: str) -> Secret:
         """Return the secret that `reference` (a `reconciler.manifest` reference) points at.
 
+        Args:
+            reference: where the secret is.
+            environment: whose manifest says so; empty for a reference that the operator gave, who may use any.
+
         Raises:
-            ProblemError: `SecretUnavailable`, naming the reference and never the value.
+            ProblemError: `SecretUnavailable` or `SecretNotAllowed`, naming the reference and never the value.
         """
+        ...
+
+    async def stale(self, reference: object) -> Problem | None:
+        """Why an older value of `reference` than the newest may be in use: who keeps it cannot be reached. None otherwise."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections to secret managers. The next use opens new ones."""
         ...
 
 

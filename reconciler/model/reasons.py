@@ -69,6 +69,7 @@ class Reason(StrEnum):
     REPAIR_REFUSED = "RepairRefused"
     ENGINE_UNSUPPORTED = "EngineUnsupported"
     HOOKS_NOT_ALLOWED = "HooksNotAllowed"
+    SECRET_NOT_ALLOWED = "SecretNotAllowed"
     # run
     SECRET_UNAVAILABLE = "SecretUnavailable"
     CONNECTION_FAILED = "ConnectionFailed"
@@ -165,6 +166,7 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.REPAIR_REFUSED: _stalled(""),
     Reason.ENGINE_UNSUPPORTED: _stalled(""),
     Reason.HOOKS_NOT_ALLOWED: _stalled("verification"),
+    Reason.SECRET_NOT_ALLOWED: _stalled("verification"),
     Reason.SECRET_UNAVAILABLE: _retrying("connection"),
     Reason.CONNECTION_FAILED: _retrying("connection"),
     # certificates are renewed while we wait
@@ -215,5 +217,6 @@ _REFUSALS = frozenset(
         Reason.VERSION_NOT_DECLARED,
         Reason.REPAIR_REFUSED,
         Reason.HOOKS_NOT_ALLOWED,
+        Reason.SECRET_NOT_ALLOWED,
     }
 )

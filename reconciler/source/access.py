@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from pathlib import Path
 
@@ -34,12 +34,14 @@ class GitCredentials:
 
     Args:
         token: sent as the password, over https only and only to the host of the repository's URL.
+        renew: gives the token of now, before each look at the server: it may have been rotated. None when it never changes.
         ssh_key: a private key file; with one, neither an agent nor the user's own SSH configuration is used.
         known_hosts: the file of accepted host keys; without one, the user's own. Unknown hosts are always refused.
         ca: a PEM file of certificate authorities to trust instead of the system's.
     """
 
     token: Secret | None = None
+    renew: Callable[[], Awaitable[Secret]] | None = None
     ssh_key: Path | None = None
     known_hosts: Path | None = None
     ca: Path | None = None

@@ -65,7 +65,8 @@ class Mirror:
         key = hashlib.sha256(url.text.encode()).hexdigest()[:32]
         self._folder = Path(os.path.abspath(state_folder)) / "mirrors" / f"{key}.git"
         self._url = url
-        self._access = access
+        self.access = access
+        """How the server is reached, from the next command on."""
         self._processes = processes
         self._deadlines = deadlines
 
@@ -77,7 +78,7 @@ class Mirror:
     @property
     def git(self) -> Git:
         """For reading the mirror."""
-        return Git(self._processes, git_dir=str(self._folder), access=self._access)
+        return Git(self._processes, git_dir=str(self._folder), access=self.access)
 
     def default_branch(self) -> str | None:
         """The branch the server's HEAD names, None when it names none."""
@@ -181,9 +182,7 @@ class Mirror:
         self._make_parent()
         # The folder above the mirrors is where git stops looking for a repository, whose configuration it would read.
         ceiling = {"GIT_CEILING_DIRECTORIES": str(self._folder.parent.parent)}
-        access = Access(
-            self._access.protocols, self._access.settings, {**self._access.environment, **ceiling}
-        )
+        access = Access(self.access.protocols, self.access.settings, {**self.access.environment, **ceiling})
         git = Git(self._processes, directory=str(self._folder.parent), access=access)
         result = git.run_remote("ls-remote", *self._upload_pack(), *arguments, deadline=self._deadlines.list)
         if result.status != 0:
@@ -220,9 +219,9 @@ class Mirror:
     ) -> Result:
         command, *rest = arguments
         access = Access(
-            self._access.protocols,
-            (*self._access.settings, *settings, ("remote.origin.url", self._url.text)),
-            self._access.environment,
+            self.access.protocols,
+            (*self.access.settings, *settings, ("remote.origin.url", self._url.text)),
+            self.access.environment,
         )
         git = Git(self._processes, git_dir=str(folder), access=access)
         return git.run_remote(

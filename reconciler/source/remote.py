@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class RemoteSource:
         self._interval = interval
         self._poked = asyncio.Event()
         self._objects = Objects(limits or Limits())
+        self._credentials = credentials
         access = remote_access(self._url, credentials)
         # reading what is here must not wait for a server that does not answer
         self._fetching, self._reading = Lane(), Lane()
@@ -94,6 +96,7 @@ class RemoteSource:
 
     async def head(self) -> Revision:
         """See `Source.head`."""
+        await self._renew_token()
         return await self._fetching.run(self._head)
 
     async def read(self, revision: Revision, folders: Sequence[str]) -> Snapshot:
@@ -130,6 +133,19 @@ class RemoteSource:
         """See `Source.close`."""
         self._fetching.processes.stop()
         self._reading.processes.stop()
+
+    async def _renew_token(self) -> None:
+        if self._credentials.renew is None:
+            return
+        token = await self._credentials.renew()
+        if token != self._credentials.token:
+            renewed = replace(self._credentials, token=token)
+            try:
+                access = remote_access(self._url, renewed)
+            except UsageError as error:
+                raise fetch_failed(f"the new token cannot be used: {error.message}") from None
+            self._credentials = renewed
+            self._server.access = self._mirror.access = access
 
     def _head(self) -> Revision:
         branch = self._branch

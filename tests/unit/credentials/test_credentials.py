@@ -26,7 +26,7 @@ from reconciler.redaction import MASK, Redactor, redact
 
 async def refused(credentials: Secrets, reference: object) -> str:
     with pytest.raises(ProblemError) as caught:
-        await credentials.resolve(reference)
+        await credentials.resolve(reference, "")
     problem = caught.value.problem
     assert problem.reason is Reason.SECRET_UNAVAILABLE
     assert problem.remedy
@@ -36,7 +36,7 @@ async def refused(credentials: Secrets, reference: object) -> str:
 
 async def test_an_environment_variable() -> None:
     credentials = Credentials({"A": "postgresql://h/d\n"}, None, Redactor())
-    assert (await credentials.resolve(EnvironmentReference("A"))).reveal() == "postgresql://h/d"
+    assert (await credentials.resolve(EnvironmentReference("A"), "")).reveal() == "postgresql://h/d"
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
     credentials = Credentials({}, None, Redactor())
     for value in ("postgresql://h/one", "postgresql://h/two\r\n"):
         path.write_bytes(value.encode())
-        assert (await credentials.resolve(FileReference(str(path)))).reveal() == value.rstrip()
+        assert (await credentials.resolve(FileReference(str(path)), "")).reveal() == value.rstrip()
 
 
 async def test_a_relative_path_begins_at_the_repository(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "dsn").write_text("host=h\n")
     reference = FileReference("secrets/dsn")
-    assert (await Credentials({}, tmp_path, Redactor()).resolve(reference)).reveal() == "host=h"
+    assert (await Credentials({}, tmp_path, Redactor()).resolve(reference, "")).reveal() == "host=h"
     assert "has a relative path" in await refused(Credentials({}, None, Redactor()), reference)
 
 
@@ -77,7 +77,7 @@ async def test_a_mounted_secret_behind_links(tmp_path: Path) -> None:
     (tmp_path / "..data" / "dsn").write_text("host=h")
     (tmp_path / "dsn").symlink_to("..data/dsn")
     assert (
-        await Credentials({}, None, Redactor()).resolve(FileReference(str(tmp_path / "dsn")))
+        await Credentials({}, None, Redactor()).resolve(FileReference(str(tmp_path / "dsn")), "")
     ).reveal() == "host=h"
 
 
@@ -95,7 +95,7 @@ async def test_a_file_that_is_of_no_use(tmp_path: Path, content: bytes, message:
     path = tmp_path / "dsn"
     path.write_bytes(content)
     with pytest.raises(ProblemError) as caught:
-        await Credentials({}, None, Redactor()).resolve(FileReference(str(path)))
+        await Credentials({}, None, Redactor()).resolve(FileReference(str(path)), "")
     assert caught.value.problem.message == f"the file {path} of {{file: {path}}} {message}"
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
     assert caught.value.__context__ is None
@@ -139,14 +139,14 @@ async def test_a_file_that_may_not_be_read(tmp_path: Path, ordinary_user: None) 
 async def test_a_literal_is_itself_and_no_secret() -> None:
     redactor = Redactor()
     assert (
-        await Credentials({}, None, redactor).resolve(Literal("host=db.example"))
+        await Credentials({}, None, redactor).resolve(Literal("host=db.example"), "")
     ).reveal() == "host=db.example"
     assert redactor("host=db.example") == "host=db.example"
 
 
 async def test_embedded_is_none_of_its_business() -> None:
     with pytest.raises(TypeError, match="holds no secret"):
-        await Credentials({}, None, Redactor()).resolve(Embedded())
+        await Credentials({}, None, Redactor()).resolve(Embedded(), "")
 
 
 CANARY = "c@nary/+é"
@@ -165,7 +165,7 @@ CANARY = "c@nary/+é"
 )
 async def test_the_redactor_knows_each_secret_in_every_form(dsn: str) -> None:
     redactor = Redactor()
-    secret = await Credentials({"A": dsn}, None, redactor).resolve(EnvironmentReference("A"))
+    secret = await Credentials({"A": dsn}, None, redactor).resolve(EnvironmentReference("A"), "")
     assert secret.reveal() == dsn
     for form in (
         CANARY,
@@ -179,7 +179,7 @@ async def test_the_redactor_knows_each_secret_in_every_form(dsn: str) -> None:
 
 
 async def test_the_process_redactor_is_the_default() -> None:
-    await Credentials({"A": "postgresql://u:default-canary@h/d"}, None).resolve(EnvironmentReference("A"))
+    await Credentials({"A": "postgresql://u:default-canary@h/d"}, None).resolve(EnvironmentReference("A"), "")
     assert redact("x default-canary") == f"x {MASK}"
 
 
@@ -188,7 +188,7 @@ async def test_the_process_redactor_is_the_default() -> None:
 )
 async def test_a_certificate_is_no_secret(value: str) -> None:
     redactor = Redactor()
-    await Credentials({"CA": value}, None, redactor).resolve(EnvironmentReference("CA"))
+    await Credentials({"CA": value}, None, redactor).resolve(EnvironmentReference("CA"), "")
     assert redactor(value) == value
 
 

@@ -27,6 +27,11 @@ databases:
   plain:
     dsn: postgresql://app@db.example:5432/plain?sslmode=verify-full
     ca: /etc/ssl/ca.pem
+  managed:
+    dsn: {gcp_secret: projects/acme-1/secrets/orders_dsn/versions/latest}
+    ca: {gcp_secret: projects/example.com:acme/locations/europe-west3/secrets/ca/versions/7}
+  told:
+    dsn: {command: [vault, kv, get, -field=dsn, secret/orders]}
   pairs:
     dsn: host=db dbname=x application_name='a b'
 suspend: true
@@ -126,7 +131,13 @@ REFUSED = {
     "unknown source": "target_version: 1\ndatabase: {dsn: {vault: x}}\n",
     "two sources": "target_version: 1\ndatabase: {dsn: {env: A, file: b}}\n",
     "no source": "target_version: 1\ndatabase: {dsn: {}}\n",
-    "later source": "target_version: 1\ndatabase: {dsn: {gcp_secret: projects/p/secrets/s/versions/latest}}\n",
+    "secret without version": "target_version: 1\ndatabase: {dsn: {gcp_secret: projects/p/secrets/s}}\n",
+    "secret by its short name": "target_version: 1\ndatabase: {dsn: {gcp_secret: s}}\n",
+    "secret out of its folder": "target_version: 1\ndatabase: {dsn: {gcp_secret: projects/p/secrets/../versions/1}}\n",
+    "secret with more behind it": "target_version: 1\ndatabase: {dsn: {gcp_secret: projects/p/secrets/s/versions/1/x}}\n",
+    "secret's command as a text": "target_version: 1\ndatabase: {dsn: {command: vault read x}}\n",
+    "secret's command empty": "target_version: 1\ndatabase: {dsn: {command: []}}\n",
+    "secret's command relative": "target_version: 1\ndatabase: {dsn: {command: [./secret]}}\n",
     "bad variable": "target_version: 1\ndatabase: {dsn: {env: A-B}}\n",
     "empty file path": "target_version: 1\ndatabase: {dsn: {file: ''}}\n",
     "unknown engine": "target_version: 1\ndatabase: {dsn: embedded, engine: mysql}\n",

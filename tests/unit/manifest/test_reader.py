@@ -5,6 +5,7 @@ import time
 import pytest
 
 from reconciler.manifest import (
+    CommandReference,
     DatabaseTarget,
     DestructivePolicy,
     DownPolicy,
@@ -13,6 +14,7 @@ from reconciler.manifest import (
     Engine,
     EnvironmentReference,
     FileReference,
+    GcpSecretReference,
     Literal,
     Manifest,
     ManifestError,
@@ -22,6 +24,7 @@ from reconciler.manifest import (
     Timeouts,
     read_manifest,
 )
+from reconciler.manifest.references import secret_reference
 from reconciler.model import Hook, Hooks, Place, Problem, Reason
 from tests.unit.manifest.samples import COMPLETE, SMALLEST
 
@@ -68,7 +71,7 @@ def test_a_complete_manifest_is_read_whole() -> None:
     assert manifest.target_version == 42
     assert manifest.migrations == "db/migrations"
     assert manifest.suspend is True
-    orders, billing, local, plain, pairs = manifest.databases
+    orders, billing, local, plain, managed, told, pairs = manifest.databases
     assert orders == DatabaseTarget(
         name="orders",
         dsn=EnvironmentReference("ORDERS_DSN"),
@@ -81,6 +84,11 @@ def test_a_complete_manifest_is_read_whole() -> None:
     assert local.dsn == Embedded()
     assert plain.dsn == Literal("postgresql://app@db.example:5432/plain?sslmode=verify-full")
     assert plain.ca == Literal("/etc/ssl/ca.pem")
+    assert managed.dsn == GcpSecretReference("projects/acme-1/secrets/orders_dsn/versions/latest")
+    assert managed.ca == GcpSecretReference(
+        "projects/example.com:acme/locations/europe-west3/secrets/ca/versions/7"
+    )
+    assert told.dsn == CommandReference(("vault", "kv", "get", "-field=dsn", "secret/orders"))
     assert pairs.dsn == Literal("host=db dbname=x application_name='a b'")
     assert manifest.policy.down is DownPolicy.DENY
     assert manifest.policy.destructive is DestructivePolicy.DENY
@@ -336,10 +344,48 @@ def test_a_literal_password_is_to_be_changed() -> None:
     assert problem.remedy.startswith("change that password")
 
 
-@pytest.mark.parametrize("source", ["gcp_secret", "command"])
-def test_sources_of_later_versions_are_refused_by_name(source: str) -> None:
-    problem = only_problem(f"target_version: 1\ndatabase: {{dsn: {{{source}: x}}}}\n")
-    assert f"database.dsn.{source}: this version cannot" in problem.message
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"{{gcp_secret: {CANARY}}}",
+            "database.dsn.gcp_secret holds something else (it is not shown); expected a full",
+        ),
+        (
+            f"{{command: {CANARY}}}",
+            "database.dsn.command holds something else (it is not shown); expected a list",
+        ),
+        (f"{{command: [./{CANARY}]}}", "database.dsn.command holds something else (it is not shown)"),
+        ("{gcp_secret: }", "database.dsn.gcp_secret has no text; expected a full name"),
+        ("{gcp_secret: [x]}", "database.dsn.gcp_secret has no text; expected a full name"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_reference_is_not_repeated(text: str, message: str) -> None:
+    problem = only_problem(f"target_version: 1\ndatabase:\n  dsn:\n    {text}\n")
+    assert problem.message.startswith(message)
+    assert CANARY not in problem.message + problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("env:A", EnvironmentReference("A")),
+        ("file:/a b", FileReference("/a b")),
+        (
+            "gcp_secret:projects/p/secrets/s/versions/3",
+            GcpSecretReference("projects/p/secrets/s/versions/3"),
+        ),
+        ("command:gh auth 'the token'", CommandReference(("gh", "auth", "the token"))),
+        ("gcp_secret:s", None),
+        ("command:'", None),
+        ("command: ", None),
+        ("env:", None),
+        ("postgresql://h/d", None),
+        ("file://h/d", None),
+    ],
+)
+def test_a_reference_in_one_word(text: str, reference: object) -> None:
+    assert secret_reference(text) == reference
 
 
 def test_embedded_is_no_certificate_and_a_private_key_neither() -> None:
