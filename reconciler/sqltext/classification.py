@@ -37,6 +37,32 @@ _known_kinds: dict[str, bool | tuple[str, ...]] = {}
 _MOST_KINDS = 1000
 _LONGEST_WORDS = 40
 _FIRST_WORDS = re.compile(r"([A-Za-z]*)[ \t\n\r\f\v]*([A-Za-z]*)")
+_TEMPORARY = frozenset({"TEMP", "TEMPORARY"})
+_TEMPORARY_SCHEMA = "PG_TEMP"
+_TEMPORARY_KINDS = frozenset({"TABLE", "VIEW", "SEQUENCE", "RECURSIVE"})
+_SCOPES = frozenset({"LOCAL", "GLOBAL"})
+_ENDS_NAME = frozenset(
+    {
+        "(",
+        ")",
+        ";",
+        "AS",
+        "ON",
+        "OF",
+        "FROM",
+        "WHERE",
+        "GROUP",
+        "HAVING",
+        "WINDOW",
+        "ORDER",
+        "LIMIT",
+        "OFFSET",
+        "FETCH",
+        "FOR",
+    }
+    | {"UNION", "INTERSECT", "EXCEPT"}
+)
+"""What can stand behind the name of what is made, and is no name itself."""
 _TRANSACTION_WORDS = frozenset({"WORK", "TRANSACTION"})
 
 
@@ -144,23 +170,49 @@ def loses_track(statement: Sequence[Token]) -> str:
 
 
 def makes_temporary(statement: Sequence[Token]) -> bool:
-    """True for what makes a table, view or sequence that ends with the session, and not already with its transaction."""
-    words = [token.text.upper() for token in statement]
+    """True for what makes a thing that ends with the session, and not already with its transaction."""
+    words = [_keyword(token) for token in statement]
     if _follow(words, "ON", "COMMIT", "DROP"):
         return False
-    if words[0] == "CREATE" and (
-        "TEMP" in words[1:4] or "TEMPORARY" in words[1:4] or "PG_TEMP" in words[1:8]
+    if words[0] == "CREATE":
+        return _creates_temporary(words)
+    return any(_selects_into_temporary(words, at) for at, word in enumerate(words) if word == "INTO")
+
+
+def _keyword(token: Token) -> str:
+    """A token's text in upper case, and a name in quotes as the keyword that it stands for, if it stands for one here."""
+    return _TEMPORARY_SCHEMA if token.text == '"pg_temp"' else token.text.upper()
+
+
+def _creates_temporary(words: Sequence[str]) -> bool:
+    at = 3 if words[1:3] == ["OR", "REPLACE"] else 1
+    if words[at : at + 1] and words[at] in _SCOPES:
+        at += 1
+    if (
+        words[at : at + 1]
+        and words[at] in _TEMPORARY
+        and _TEMPORARY_KINDS.intersection(words[at + 1 : at + 2])
     ):
         return True
-    return any(_selects_into_temporary(words, at) for at, word in enumerate(words) if word == "INTO")
+    # the first name is that of what is made
+    for before, word in pairwise(words[at:]):
+        if word == "." or word in _ENDS_NAME:
+            return before == _TEMPORARY_SCHEMA and word == "."
+    return False
 
 
 def _selects_into_temporary(words: Sequence[str], into: int) -> bool:
     """Whether a SELECT makes a temporary table at `into`; to the statements that write into a table, TEMP is a mere name."""
     if into and words[into - 1] in ("INSERT", "MERGE"):
         return False
-    scoped = into + 1 < len(words) and words[into + 1] in ("LOCAL", "GLOBAL")
-    return "".join(words[into + 1 + scoped : into + 2 + scoped]) in ("TEMP", "TEMPORARY")
+    at = into + 1
+    if words[at : at + 1] and words[at] in _SCOPES:
+        at += 1
+    if words[at : at + 1] and words[at] in _TEMPORARY:
+        # without a name behind it, it is the name
+        return at + 1 < len(words) and words[at + 1] not in _ENDS_NAME and words[at + 1] != "."
+    at += sum(word in ("UNLOGGED", "TABLE") for word in words[at : at + 2])
+    return words[at : at + 2] == [_TEMPORARY_SCHEMA, "."]
 
 
 def _follow(words: Sequence[str], *wanted: str) -> bool:
