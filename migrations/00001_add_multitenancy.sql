@@ -12,6 +12,9 @@
 --   new indexes are built and the foreign keys checked: with very many articles, choose a quiet hour.
 -- * PostgreSQL 13 or later, and CockroachDB. PostgreSQL runs this file as one transaction; CockroachDB runs each
 --   statement by itself, so no statement may need a later one to make sense of the schema.
+--
+-- reconciler: ignore cockroachdb-if-exists what is there already and not ours has to stop the migration
+-- reconciler: ignore cockroachdb-mixed the rows that come first are what the new columns refer to
 
 -- UP MIGRATION
 
@@ -73,14 +76,15 @@ ALTER TABLE users ADD CONSTRAINT users_customer_fkey FOREIGN KEY (customer_id) R
 -- sign-in looks it up before it knows whose user it is.
 CREATE UNIQUE INDEX users_customer_id_key ON users (customer_id, id);
 
-ALTER TABLE articles ADD COLUMN customer_id UUID NOT NULL DEFAULT '00000000-0000-4000-8000-000000000001';
-ALTER TABLE articles ADD COLUMN site_id UUID NOT NULL DEFAULT '00000000-0000-4000-8000-000000000002';
-ALTER TABLE articles ALTER COLUMN customer_id DROP DEFAULT;
-ALTER TABLE articles ALTER COLUMN site_id DROP DEFAULT;
-ALTER TABLE articles ADD CONSTRAINT articles_customer_site_fkey
-    FOREIGN KEY (customer_id, site_id) REFERENCES sites (customer_id, id);
-ALTER TABLE articles ADD CONSTRAINT articles_customer_author_fkey
-    FOREIGN KEY (customer_id, author_id) REFERENCES users (customer_id, id);
+ALTER TABLE articles
+    ADD COLUMN customer_id UUID NOT NULL DEFAULT '00000000-0000-4000-8000-000000000001',
+    ADD COLUMN site_id UUID NOT NULL DEFAULT '00000000-0000-4000-8000-000000000002';
+ALTER TABLE articles ALTER COLUMN customer_id DROP DEFAULT, ALTER COLUMN site_id DROP DEFAULT;
+ALTER TABLE articles
+    ADD CONSTRAINT articles_customer_site_fkey
+        FOREIGN KEY (customer_id, site_id) REFERENCES sites (customer_id, id),
+    ADD CONSTRAINT articles_customer_author_fkey
+        FOREIGN KEY (customer_id, author_id) REFERENCES users (customer_id, id);
 
 -- The editors' list of a site, drafts included. Not partial, so it also finds the articles of a site that is deleted.
 -- Query:
@@ -153,12 +157,12 @@ CREATE INDEX resource_usage_unbilled_idx ON resource_usage (period_start) WHERE 
 DROP TABLE resource_usage;
 DROP TABLE user_identities;
 
-ALTER TABLE articles DROP CONSTRAINT articles_customer_author_fkey;
-ALTER TABLE articles DROP CONSTRAINT articles_customer_site_fkey;
+ALTER TABLE articles
+    DROP CONSTRAINT articles_customer_author_fkey,
+    DROP CONSTRAINT articles_customer_site_fkey;
 DROP INDEX articles_published_idx;
 DROP INDEX articles_site_idx;
-ALTER TABLE articles DROP COLUMN site_id;
-ALTER TABLE articles DROP COLUMN customer_id;
+ALTER TABLE articles DROP COLUMN site_id, DROP COLUMN customer_id;
 
 ALTER TABLE users DROP CONSTRAINT users_customer_fkey;
 DROP INDEX users_customer_id_key;

@@ -9,6 +9,8 @@
 --
 -- The new columns are computed from the old one, not copied once. So releases from before and after this change can run
 -- side by side: both write `address`, and the parts are right whoever wrote it.
+--
+-- reconciler: ignore cockroachdb-if-exists what is there already and not ours has to stop the migration
 
 -- UP MIGRATION
 

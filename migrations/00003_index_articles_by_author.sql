@@ -10,6 +10,7 @@
 -- reconciler: no-transaction
 -- reconciler: lock-timeout 10m
 -- reconciler: statement-timeout 1h
+-- reconciler: ignore cockroachdb-concurrently PostgreSQL needs the word
 
 -- UP MIGRATION
 

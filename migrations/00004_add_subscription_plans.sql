@@ -5,6 +5,9 @@
 --
 -- Customers subscribe to a plan, and a plan limits what they may use in a month. Nobody who is a customer already is cut
 -- off: they get the plan without limits, new ones begin with the small plan.
+--
+-- reconciler: ignore cockroachdb-if-exists what is there already and not ours has to stop the migration
+-- reconciler: ignore cockroachdb-mixed a column of customers refers to the rows of plans
 
 -- UP MIGRATION
 

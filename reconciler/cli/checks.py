@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from reconciler.catalog import Catalog, CatalogReader
 from reconciler.lint import Finding, Severity, check_catalog
-from reconciler.manifest import Manifest, read_manifests
-from reconciler.model import File, Place, Problem, Snapshot
+from reconciler.manifest import Engine, Manifest, read_manifests
+from reconciler.model import COCKROACHDB, POSTGRESQL, File, Place, Problem, Snapshot
 from reconciler.model.value import value
 
 INVALID_MANIFEST = "invalid-manifest"
@@ -32,7 +33,12 @@ class Checked:
 
 
 def check(
-    manifests: Snapshot, folder: str, read: Callable[[Sequence[str]], Snapshot], *, usual: str
+    manifests: Snapshot,
+    folder: str,
+    read: Callable[[Sequence[str]], Snapshot],
+    *,
+    usual: str,
+    engines: AbstractSet[str] = frozenset(),
 ) -> Checked:
     """Check manifests and the migrations they name.
 
@@ -41,6 +47,7 @@ def check(
         folder: where they are.
         read: reads the folders of the migrations.
         usual: the folder to check when no manifest names one.
+        engines: the servers to check for; none for those that the manifests say.
     """
     found = read_manifests(manifests, folder)
     usable = [manifest for manifest in found.values() if isinstance(manifest, Manifest)]
@@ -51,8 +58,8 @@ def check(
     catalogs = {each: reader.read(snapshot, each) for each in folders}
     findings = [_of_manifest(problem) for problem in problems]
     findings += _targets(usable, catalogs, manifests.files)
-    for catalog in catalogs.values():
-        findings += check_catalog(catalog)
+    for path, catalog in catalogs.items():
+        findings += check_catalog(catalog, engines or _engines(path, usable))
     return Checked(
         findings=tuple(
             sorted(findings, key=lambda each: (each.place.path, each.place.line, each.place.column))
@@ -62,6 +69,18 @@ def check(
         ),
         migrations=sum(_files(catalog) for catalog in catalogs.values()),
     )
+
+
+def _engines(folder: str, manifests: Iterable[Manifest]) -> frozenset[str]:
+    """The servers that are to run the migrations of `folder`. Where it is left open it is PostgreSQL."""
+    declared = {
+        database.engine
+        for manifest in manifests
+        if manifest.migrations == folder
+        for database in manifest.databases
+    }
+    found = {COCKROACHDB if engine is Engine.COCKROACHDB else POSTGRESQL for engine in declared}
+    return frozenset(found or {POSTGRESQL})
 
 
 def _files(catalog: Catalog) -> int:

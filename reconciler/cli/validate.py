@@ -25,12 +25,23 @@ if TYPE_CHECKING:
     epilog=example(
         "reconciler validate",
         "reconciler validate --branch main --output json",
+        "reconciler validate --engine cockroachdb",
     ),
 )
 @repository_options(working_tree=True)
 @click.option("--migrations", metavar="FOLDER", help="The folder to check when no manifest names one.")
+@click.option(
+    "--engine",
+    "engines",
+    type=click.Choice(["postgresql", "cockroachdb"]),
+    multiple=True,
+    help="Check for this server, whatever the manifests say (may be given twice). Without it: for those that the "
+    "manifests' databases have as their engine, else for PostgreSQL.",
+)
 @output_options()
-def command(repository: RepositoryOptions, migrations: str | None, output_as: OutputOptions) -> Exit:
+def command(
+    repository: RepositoryOptions, migrations: str | None, engines: tuple[str, ...], output_as: OutputOptions
+) -> Exit:
     """Check manifests and migration files, without any database.
 
     Reads the files as they are on disk, since that is what one is about to commit; with --branch, or a URL as --repo, what
@@ -40,7 +51,7 @@ def command(repository: RepositoryOptions, migrations: str | None, output_as: Ou
     from reconciler.lint import Severity
     from reconciler.report.findings import finding_as_dict, finding_text, findings_summary
 
-    checked = _check(repository, migrations)
+    checked = _check(repository, migrations, frozenset(engines))
     findings = checked.findings
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     if output_as.json:
@@ -61,15 +72,15 @@ def command(repository: RepositoryOptions, migrations: str | None, output_as: Ou
     return Exit.ERROR if errors else Exit.DONE
 
 
-def _check(repository: RepositoryOptions, migrations: str | None) -> Checked:
+def _check(repository: RepositoryOptions, migrations: str | None, engines: frozenset[str]) -> Checked:
     from reconciler.cli.disk import MIGRATIONS
 
     usual = migrations if migrations is not None else MIGRATIONS
     if _is_committed(repository) and not repository.working_tree:
         from reconciler.cli.running import run_to_end
 
-        return run_to_end(_check_committed(repository, usual))
-    return _check_disk(Path(repository.repo or "."), usual)
+        return run_to_end(_check_committed(repository, usual, engines))
+    return _check_disk(Path(repository.repo or "."), usual, engines)
 
 
 def _is_committed(repository: RepositoryOptions) -> bool:
@@ -84,7 +95,7 @@ def _is_committed(repository: RepositoryOptions) -> bool:
     return not folder.exists() or is_bare_repository(folder)
 
 
-def _check_disk(start: Path, usual: str) -> Checked:
+def _check_disk(start: Path, usual: str, engines: frozenset[str]) -> Checked:
     from reconciler.cli.checks import check
     from reconciler.cli.disk import MANIFESTS, read_folders, repository_root
     from reconciler.errors import ReconcilerError
@@ -96,6 +107,7 @@ def _check_disk(start: Path, usual: str) -> Checked:
             MANIFESTS,
             lambda folders: read_folders(root, folders),
             usual=usual,
+            engines=engines,
         )
     except OSError as error:
         raise ReconcilerError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
@@ -103,7 +115,7 @@ def _check_disk(start: Path, usual: str) -> Checked:
     return checked
 
 
-async def _check_committed(repository: RepositoryOptions, usual: str) -> Checked:
+async def _check_committed(repository: RepositoryOptions, usual: str, engines: frozenset[str]) -> Checked:
     from reconciler.cli.checks import check
     from reconciler.cli.disk import MANIFESTS
     from reconciler.cli.opening import open_workspace
@@ -116,7 +128,7 @@ async def _check_committed(repository: RepositoryOptions, usual: str) -> Checked
         found = read_manifests(manifests, MANIFESTS).values()
         folders = {manifest.migrations for manifest in found if isinstance(manifest, Manifest)} or {usual}
         migrations = await source.read(revision, sorted(folders))
-        checked = check(manifests, MANIFESTS, lambda _: migrations, usual=usual)
+        checked = check(manifests, MANIFESTS, lambda _: migrations, usual=usual, engines=engines)
         _refuse_nothing(checked, str(revision), usual)
         return checked
 

@@ -120,3 +120,55 @@ def test_symbolic_links_are_not_followed(reconciler: CommandLine, git_repository
     answer = reconciler("validate")
     assert answer.exit == 1
     assert "symbolic link" in answer.out
+
+
+def test_a_folder_is_checked_for_the_servers_that_its_databases_have(
+    reconciler: CommandLine, git_repository: Repository
+) -> None:
+    def cockroach(folder: str) -> str:
+        return (
+            f"target_version: 1\nmigrations: {folder}\n"
+            "databases:\n  a:\n    dsn: {env: A}\n    engine: cockroachdb\n"
+        )
+
+    upsert = "-- UP MIGRATION\nUPSERT INTO t VALUES (1);\n-- DOWN MIGRATION\nSELECT 1;\n"
+    serial = "-- UP MIGRATION\nCREATE TABLE IF NOT EXISTS t (id SERIAL PRIMARY KEY);\n-- DOWN MIGRATION\nSELECT 1;\n"
+    git_repository.write(
+        {
+            "manifests/one.yaml": cockroach("db/one"),
+            "manifests/two.yaml": manifest(1, more="migrations: db/two\n"),
+            "manifests/both.yaml": cockroach("db/both"),
+            "manifests/other.yaml": manifest(1, more="migrations: db/both\n"),
+            "db/one/1_a.sql": upsert,
+            "db/two/1_a.sql": serial,
+            "db/both/1_a.sql": serial + "-- the same\n",
+        }
+    )
+    reconciler.enter(git_repository.path)
+
+    def found(*options: str) -> list[tuple[str, str]]:
+        findings = reconciler("validate", "--output", "json", *options).json["findings"]
+        return [(each["file"], each["rule"]) for each in findings]
+
+    key = "cockroachdb-sequential-key"
+    assert found() == [("db/both/1_a.sql", key)]
+    assert found("--engine", "cockroachdb") == [("db/both/1_a.sql", key), ("db/two/1_a.sql", key)]
+    assert found("--engine", "postgresql") == [("db/one/1_a.sql", "syntax-error")]
+    assert found("--engine", "postgresql", "--engine", "cockroachdb") == [
+        ("db/both/1_a.sql", key),
+        ("db/one/1_a.sql", "syntax-error"),
+        ("db/two/1_a.sql", key),
+    ]
+    assert reconciler("validate", "--engine", "oracle").exit == 2
+
+
+def test_the_engine_counts_for_what_is_committed_too(
+    reconciler: CommandLine, git_repository: Repository
+) -> None:
+    git_repository.commit(
+        "One",
+        {"migrations/1_a.sql": "-- UP MIGRATION\nUPSERT INTO t VALUES (1);\n-- DOWN MIGRATION\nSELECT 1;\n"},
+    )
+    reconciler.enter(git_repository.path)
+    assert reconciler("validate", "--branch", "main").exit == 1
+    assert reconciler("validate", "--branch", "main", "--engine", "cockroachdb").exit == 0
