@@ -9,8 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.formats import parse_migration
-from reconciler.model import ProblemError, Script, Statement
-from reconciler.sqltext import analyse, libpgquery, sendable, split
+from reconciler.model import COCKROACHDB, POSTGRESQL, ProblemError, Script, Statement
+from reconciler.sqltext import (
+    LOOKED_AT,
+    OPAQUE,
+    REPEATABLE,
+    UNNAMED,
+    analyse,
+    cockroachdb_intent_of,
+    libpgquery,
+    sendable,
+    split,
+)
 from reconciler.sqltext.lexer import without_comments
 from tests.unit.sqltext.scripts import GAPS, NASTY, Built, scripts
 
@@ -35,6 +45,34 @@ def test_a_script_is_split_into_what_it_was_made_of(built: Built) -> None:
     assert len(libpgquery.split(without_comments(sent))) == len(built.parts)
 
 
+@settings(max_examples=40, deadline=None)
+@given(scripts().filter(lambda built: not any(part.rows is not None for part in built.parts)))
+def test_our_lexer_splits_for_cockroachdb_as_the_grammar_does_for_postgresql(built: Built) -> None:
+    statements = analyse(script(built.text), engine=COCKROACHDB).statements
+    assert [each.text for each in statements] == [part.text for part in built.parts]
+    assert tuple(each.offset for each in statements) == built.offsets
+    assert statements == split(script(built.text))
+
+
+_WORDS = """CREATE ALTER DROP TABLE INDEX TYPE ADD COLUMN CONSTRAINT IF NOT EXISTS ( ) , . @ t "q" 'x' $$DROP$$ UNIQUE PRIMARY KEY
+    RENAME TO SET SCHEMA VALUE ON OR REPLACE VIEW EXPLAIN ANALYZE DO SELECT DATABASE POLICY TRIGGER FUNCTION ZONE = RESTART"""
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from(["", "CREATE", "ALTER", "DROP", "ALTER TABLE", "ALTER TABLE t ADD", "ALTER TYPE t"]),
+    st.lists(st.sampled_from(_WORDS.split()), min_size=1, max_size=8),
+)
+def test_whatever_a_change_of_the_schema_looks_like_something_is_known_to_look_at(
+    start: str, rest: list[str]
+) -> None:
+    intent = cockroachdb_intent_of(Statement(" ".join((start, *rest)), 0, 1, 1))
+    if intent is not None and intent.name:
+        assert intent.kind.removeprefix("no-") in LOOKED_AT
+    elif intent is not None:
+        assert intent.kind in (OPAQUE, REPEATABLE, UNNAMED)
+
+
 @settings(max_examples=75, deadline=None)
 @given(scripts(), st.sampled_from(["\n", "\r\n", "\r\r\n"]))
 def test_a_file_gives_the_same_script_whatever_its_line_ends(built: Built, line_end: str) -> None:
@@ -56,11 +94,12 @@ def test_a_file_gives_the_same_script_whatever_its_line_ends(built: Built, line_
         )
         | scripts().map(lambda built: built.text),
         max_size=8,
-    ).map("".join)
+    ).map("".join),
+    st.sampled_from([POSTGRESQL, COCKROACHDB]),
 )
-def test_a_mixture_is_covered_or_refused_where_it_stands(text: str) -> None:
+def test_a_mixture_is_covered_or_refused_where_it_stands(text: str, engine: str) -> None:
     try:
-        statements = split(script(text))
+        statements = analyse(script(text), engine=engine).statements
     except ProblemError as error:
         refused = error.problem
     else:
