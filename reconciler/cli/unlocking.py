@@ -10,7 +10,7 @@ from reconciler.cli.subjects import Scope, Subject
 from reconciler.model import Database, LockState, Problem
 from reconciler.model.encoding import JsonObject
 from reconciler.model.value import value
-from reconciler.report.repairs import lock_as_dict, lock_note, lock_table, lock_title
+from reconciler.report.repairs import lock_as_dict, lock_notes, lock_table, lock_title
 
 
 @value
@@ -36,8 +36,7 @@ class Unlocking:
         title = lock_title(subject.name, found)
         if not self.due(found):
             return Picture(title)
-        note = lock_note(found)
-        return Picture(title, lock_table(found, utc_now()), (note,) if note else ())
+        return Picture(title, lock_table(found, utc_now()), lock_notes(found))
 
     def question(self, names: Sequence[str]) -> str:
         """What is asked."""
@@ -46,8 +45,8 @@ class Unlocking:
     async def act(self, scope: Scope, subject: Subject, database: Database, found: LockState) -> str:
         """Free it, if the same session holds it still."""
         await database.unlock(found, await scope.actor("unlock", subject), self.reason)
-        if not found.journalled:
-            return "the lock is freed; there is no journal yet that could tell of it"
+        if found.unrecorded:
+            return f"the lock is freed; that is not recorded: {found.unrecorded}"
         return "the lock is freed, and that is recorded in its journal"
 
     def label(self, problem: Problem) -> str:

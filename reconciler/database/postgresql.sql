@@ -71,6 +71,33 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
   AND n.nspname = {schema_name} AND NOT {trusted}
 
+-- name: hold_journal_for_writing
+-- Nobody gives the table a trigger, a rule or a default from now on.
+LOCK TABLE {journal} IN ROW EXCLUSIVE MODE
+
+-- name: hold_lock_for_writing
+LOCK TABLE {lock} IN ROW EXCLUSIVE MODE
+
+-- name: refuse_active
+-- Divides by zero when writing into table :name could run code of somebody whom we do not trust. It runs none, whoever it belongs to,
+-- while the table has only what we give to it: types of the server's own, our defaults and our check, and no trigger, rule, policy,
+-- child or index over anything but columns. Not even the server's own functions are harmless: some run what they are given.
+SELECT 1 / (count(*) = 0)::int
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = :name AND n.nspname = {schema_name} AND NOT {trusted}
+  AND (c.relkind <> 'r' OR c.relrowsecurity OR c.reloftype <> 0
+       OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+       OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+       OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                  AND a.atttypid NOT IN (SELECT t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace own ON own.oid = t.typnamespace
+                                         WHERE own.nspname = 'pg_catalog' AND t.typtype = 'b'))
+       OR EXISTS (SELECT FROM pg_catalog.pg_attrdef d WHERE d.adrelid = c.oid AND pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+                  NOT IN ('clock_timestamp()', 'gen_random_uuid()', 'SESSION_USER'))
+       OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype NOT IN ('p', 'n')
+                  AND pg_catalog.pg_get_constraintdef(k.oid) <> 'CHECK ((id = 1))'))
+
 -- name: inspect
 -- All relations that have the name of one of ours: in our schema or where the search path would find them. And of those whose owner we
 -- do not trust, who that is, who we are, and what kind of relation it is.

@@ -84,12 +84,32 @@ async def read_table(session: Session, table: str, *blocks: str, doing: str) -> 
     return answers
 
 
-async def refuse_strangers(session: Session) -> None:
-    """Refuse to write when one of our tables belongs to a role that we do not trust.
+async def writing_harmlessly(session: Session, table: str) -> tuple[str, ...]:
+    """The statements to send before one that writes into one of our tables, so that no code of a role that we do not trust runs.
+
+    They divide by zero when that has changed, and see to it that it does not within the transaction.
+
+    Args:
+        session: the connection.
+        table: `journal` or `lock`.
 
     Raises:
-        ProblemError: `ForeignHistory`, or the database cannot be read.
+        ProblemError: `ForeignHistory`: such code would run; or the database cannot be read.
     """
+    name = f"schema_migrations_{table}"
+    stranger = next((each for each in await _strangers(session) if each.table == name), None)
+    if stranger is None:
+        return ()
+    guard = (session.queries(f"hold_{table}_for_writing"), session.queries("refuse_active", name=name))
+    try:
+        await session.read(*guard, doing="looking what writing would run")
+    except ProblemError as error:
+        if error.problem.sqlstate != "22012" and error.problem.reason is not Reason.PERMISSION_DENIED:
+            raise
+        raise ProblemError(strangers_problem(session.history_schema, [stranger])) from None
+    return guard
+
+
+async def _strangers(session: Session) -> list[Stranger]:
     (found,) = await session.read(session.queries("read_strangers"), doing="looking who owns our tables")
-    if found:
-        raise ProblemError(strangers_problem(session.history_schema, [Stranger(*row[:3]) for row in found]))
+    return [Stranger(*row[:3]) for row in found]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -16,11 +17,12 @@ from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY
 from reconciler.database.records import who
 from reconciler.database.session import Session
-from reconciler.database.trust import read_table, refuse_strangers
+from reconciler.database.trust import read_table, writing_harmlessly
 from reconciler.model import Actor, LockHolder, LockSession, LockState, Problem, ProblemError, Reason
 from reconciler.redaction import redact
 
 _KEY: dict[str, Literal] = {"key_high": ADVISORY_KEY >> 32, "key_low": ADVISORY_KEY & 0xFFFFFFFF}
+_NO_JOURNAL = "there is no journal yet that could tell of it"
 _PATIENCE = 10.0
 """Seconds that a session has to end once it was told to."""
 _PAUSE = 0.05
@@ -32,16 +34,29 @@ async def read_lock(session: Session) -> LockState:
     Raises:
         ProblemError: the database cannot be read.
     """
+    state = await _look(session)
+    if not state.unrecorded:
+        try:
+            await writing_harmlessly(session, "journal")
+        except ProblemError as error:
+            if error.problem.reason is not Reason.FOREIGN_HISTORY:
+                raise
+            return replace(state, unrecorded=error.problem.message)
+    return state
+
+
+async def _look(session: Session) -> LockState:
+    """As `read_lock`, but for what writing into the journal would run."""
     import psycopg.errors
 
     (sessions,) = await session.read(session.queries("lock_session", **_KEY), doing="reading the lock")
     rows: list[tuple[Any, ...]] = []
-    journalled = True
+    unrecorded = ""
     try:
         (rows,) = await read_table(session, "lock", session.queries("lock_row"), doing="reading the lock")
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName):
         # journal and lock are made together
-        journalled = False
+        unrecorded = _NO_JOURNAL
     owner, mode, since, renewed_at, leased, fence = rows[0] if rows else ("", "", None, None, False, None)
     return LockState(
         session=_session(sessions[0]) if sessions else None,
@@ -51,13 +66,13 @@ async def read_lock(session: Session) -> LockState:
         renewed_at=_time(renewed_at),
         leased=leased,
         fence=fence,
-        journalled=journalled,
+        unrecorded=unrecorded,
     )
 
 
 async def nameless_holder(session: Session) -> LockHolder:
     """Who holds the lock, as far as the server tells, when they themselves have not said so."""
-    holding = (await read_lock(session)).session
+    holding = (await _look(session)).session
     return LockHolder(
         _told(holding) if holding is not None else "a session that has just ended", "advisory", None
     )
@@ -78,15 +93,15 @@ async def free_lock(session: Session, state: LockState, actor: Actor, reason: st
     now = await read_lock(session)
     if _identity(now) != _identity(state):
         raise ProblemError(_changed(now))
-    if state.journalled:
-        await refuse_strangers(session)
     if state.session is not None:
         await _end(session, state, state.session, actor, reason)
     elif state.fence is not None and (state.leased or state.forgotten):
         what = "withdrew the lease of" if state.leased else "cleared the row that was left behind by"
         await _transact(
             session,
+            *await writing_harmlessly(session, "journal"),
             _event(session, state, actor, "cleared", f"{what} {state.owner}: {reason}"),
+            *await writing_harmlessly(session, "lock"),
             session.queries("clear_lock_row", fence=state.fence),
         )
 
@@ -95,10 +110,11 @@ async def _end(session: Session, state: LockState, holding: LockSession, actor: 
     # more than one, where others than we have taken it, shared
     (before,) = await session.read(session.queries("lock_session", **_KEY), doing="reading the lock")
     event = []
-    if state.journalled:
+    if not state.unrecorded:
         holder = f" ({state.owner})" if state.owner else ""
         told = f"ended session {holding.pid} of {holding.user}{holder}: {reason}"
-        event = [_event(session, state, actor, "terminated", told)]
+        guard = await writing_harmlessly(session, "journal")
+        event = [*guard, _event(session, state, actor, "terminated", told)]
     try:
         await _transact(
             session,
@@ -117,7 +133,7 @@ async def _end(session: Session, state: LockState, holding: LockSession, actor: 
             raise
         raise ProblemError(_denied(error.problem, holding)) from None
     deadline = monotonic() + _PATIENCE
-    while (now := await read_lock(session)).session is not None and now.session.pid == holding.pid:
+    while (now := await _look(session)).session is not None and now.session.pid == holding.pid:
         if monotonic() >= deadline:
             raise ProblemError(_still_there(holding))
         await asyncio.sleep(_PAUSE)
@@ -125,10 +141,11 @@ async def _end(session: Session, state: LockState, holding: LockSession, actor: 
         raise ProblemError(_held_by_more(holding, now.session))
     if now.session is None and now.owner and now.fence == state.fence:
         try:
-            await _transact(session, session.queries("clear_lock_row", fence=now.fence))
+            guard = await writing_harmlessly(session, "lock")
+            await _transact(session, *guard, session.queries("clear_lock_row", fence=now.fence))
         except ProblemError as error:
-            # somebody was faster and has taken the lock: the row is theirs
-            if error.problem.reason is not Reason.REPAIR_REFUSED:
+            # somebody was faster and has taken the lock: the row is theirs; or the table is, and stays as it is
+            if error.problem.reason not in (Reason.REPAIR_REFUSED, Reason.FOREIGN_HISTORY):
                 raise
 
 
@@ -138,7 +155,7 @@ async def _transact(session: Session, *blocks: str) -> None:
     except ProblemError as error:
         if error.problem.sqlstate != "22012":
             raise
-        raise ProblemError(_changed(await read_lock(session))) from None
+        raise ProblemError(_changed(await _look(session))) from None
 
 
 def _event(session: Session, state: LockState, actor: Actor, outcome: str, message: str) -> str:
@@ -157,7 +174,7 @@ def _identity(state: LockState) -> tuple[object, ...]:
     return (
         holding and (holding.pid, holding.connected_at),
         state.fence,
-        state.journalled,
+        bool(state.unrecorded),
         state.leased,
         bool(state.owner),
     )

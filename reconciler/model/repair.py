@@ -121,7 +121,7 @@ class LockState:
         renewed_at: when its holder last wrote, UTC.
         leased: it is a lease that has not expired.
         fence: the counter of takings; None when nobody has taken it yet.
-        journalled: our tables are there, so that what is done is recorded.
+        unrecorded: why the journal will not tell of what is done to it; empty when it will.
     """
 
     session: LockSession | None
@@ -131,7 +131,7 @@ class LockState:
     renewed_at: datetime | None
     leased: bool
     fence: int | None
-    journalled: bool
+    unrecorded: str
 
     @property
     def held(self) -> bool:

@@ -182,16 +182,21 @@ def _session(session: LockSession) -> str:
     return one_line(", ".join(each for each in known if each))
 
 
-def lock_note(state: LockState) -> str:
-    """What a person should know before saying yes; empty when there is nothing."""
+def lock_notes(state: LockState) -> tuple[str, ...]:
+    """What a person should know before saying yes."""
+    notes = []
     if state.session is not None:
-        return (
+        notes.append(
             "what runs in it is rolled back; a migration outside a transaction stops half-way, and the next pass finds "
             "out how far it came; a hook that its holder runs is ended"
         )
-    if state.leased:
-        return "its holder may still be at work: its next write into our tables fails, and what it runs until then stays"
-    return ""
+    elif state.leased:
+        notes.append(
+            "its holder may still be at work: its next write into our tables fails, and what it runs until then stays"
+        )
+    if state.unrecorded and state.session is not None:
+        notes.append(f"it will not be recorded: {one_line(state.unrecorded)}")
+    return tuple(notes)
 
 
 def lock_as_dict(state: LockState) -> JsonObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from reconciler.database.reading import ADVISORY_KEY
 from reconciler.model import ProblemError, Reason
 from tests.applying import actor, bring, database_at, declare, table
 from tests.command_line import CommandLine
-from tests.looking import exists, rows
+from tests.looking import exists, journal, rows
 from tests.servers import Role, TestServer
 
 FILES = {"1_a.sql": table("a")}
@@ -45,18 +46,23 @@ class Place(NamedTuple):
         with psycopg.connect(self.dsn(role), autocommit=True) as connection:
             connection.execute(statements.encode())
 
-    def trap(self, name: str) -> None:
-        """Let `lowly` make a table of ours first, and see who writes into it or reads it."""
+    def trap(self, *names: str) -> None:
+        """Let `lowly` make tables of ours first, and see who writes into them or reads them."""
         self.do(
-            f"""
+            """
             CREATE TABLE caught (who text);
             GRANT ALL ON caught TO PUBLIC;
             CREATE FUNCTION catch() RETURNS trigger LANGUAGE plpgsql AS
                 $$BEGIN INSERT INTO public.caught VALUES (current_user); RETURN NEW; END$$;
+            """
+            + "".join(
+                f"""
             CREATE TABLE {name} ({COLUMNS[name]});
             GRANT ALL ON {name} TO PUBLIC;
             CREATE TRIGGER catch BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW EXECUTE FUNCTION catch();
-            """,
+            """
+                for name in names
+            ),
             self.lowly,
         )
 
@@ -141,7 +147,7 @@ def test_a_view_that_somebody_made_before_us_is_not_read(place: Place, reconcile
 
 
 def test_unlock_does_not_write_into_the_tables_of_others(place: Place, reconciler: CommandLine) -> None:
-    place.trap("schema_migrations_lock")
+    place.trap("schema_migrations_lock", "schema_migrations_journal")
     place.do(
         "INSERT INTO schema_migrations_lock (id, owner, holder, mode, fence) VALUES (1, gen_random_uuid(), 'x', 'advisory', 1)"
     )
@@ -149,8 +155,86 @@ def test_unlock_does_not_write_into_the_tables_of_others(place: Place, reconcile
     with psycopg.connect(place.dsn(), autocommit=True) as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_KEY])
         answer = reconciler("unlock", "--dsn", place.dsn(), "--reason", "why", "--yes")
-        assert (answer.exit, "ForeignHistory" in answer.err) == (3, True)
+        assert answer.exit == 0, "ending a session needs no table"
+        assert f"belongs to {place.lowly.name}" in answer.out
+        assert "not recorded" in answer.out
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+    # what is left is a row, and to clear that is to write
+    answer = reconciler("unlock", "--dsn", place.dsn(), "--reason", "why", "--yes")
+    assert (answer.exit, "ForeignHistory" in answer.err) == (3, True)
     assert place.caught == []
+
+
+def held_by_migrator(place: Place) -> psycopg.Connection[tuple[object, ...]]:
+    """The migrator's tables, and a session of its that holds the lock."""
+
+    async def migrate() -> None:
+        database = database_at(place.dsn(place.migrator))
+        assert (await bring(database, declare(FILES, 1))).problem is None
+        await database.close()
+
+    asyncio.run(migrate())
+    place.do(
+        "UPDATE schema_migrations_lock SET owner = gen_random_uuid(), holder = 'somebody'", place.migrator
+    )
+    holder = psycopg.connect(place.dsn(place.migrator), autocommit=True)
+    holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_KEY])
+    return holder
+
+
+def test_a_superuser_unlocks_what_a_role_that_migrates_holds(place: Place, reconciler: CommandLine) -> None:
+    with held_by_migrator(place) as holder:
+        answer = reconciler("unlock", "--dsn", place.dsn(), "--reason", "it hangs", "--yes")
+        assert (answer.exit, "that is recorded" in answer.out) == (0, True), answer.err
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+    (event,) = journal(place.dsn(), "unlock")
+    assert (event["outcome"], event["message"].endswith("it hangs")) == ("terminated", True)
+    assert rows(place.dsn(), "SELECT owner FROM schema_migrations_lock") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "CREATE TRIGGER catch BEFORE INSERT ON schema_migrations_journal FOR EACH ROW EXECUTE FUNCTION catch()",
+        "CREATE RULE catch AS ON INSERT TO schema_migrations_journal DO ALSO SELECT catching()",
+        "ALTER TABLE schema_migrations_journal ALTER host SET DEFAULT catching()",
+        # a function of the server's own that runs what it is given
+        "ALTER TABLE schema_migrations_journal ALTER sqlstate SET DEFAULT left(query_to_xml('SELECT catching()', true, true, '')::text, 1)",
+        "ALTER TABLE schema_migrations_journal ADD CHECK (catching() <> '')",
+        "ALTER TABLE schema_migrations_journal ADD extra text GENERATED ALWAYS AS (catching()) STORED",
+        "CREATE INDEX ON schema_migrations_journal (catching())",
+        "CREATE INDEX ON schema_migrations_journal (event) WHERE catching() <> ''",
+        "ALTER TABLE schema_migrations_journal ALTER host TYPE watched",
+        "CREATE TABLE child () INHERITS (schema_migrations_journal)",
+    ],
+)
+def test_a_superuser_runs_no_code_of_a_role_that_migrates(
+    place: Place, reconciler: CommandLine, trap: str
+) -> None:
+    with held_by_migrator(place) as holder:
+        place.do(
+            """
+            CREATE TABLE caught (who text);
+            GRANT ALL ON caught TO PUBLIC;
+            CREATE FUNCTION recording() RETURNS void LANGUAGE sql AS 'INSERT INTO public.caught VALUES (current_user)';
+            CREATE FUNCTION catching() RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+                $$BEGIN PERFORM public.recording(); RETURN 'x'; END$$;
+            CREATE FUNCTION catch() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN INSERT INTO public.caught VALUES (current_user); RETURN NEW; END$$;
+            CREATE DOMAIN watched AS text CHECK (public.catching() <> '');
+            """
+            + trap,
+            place.migrator,
+        )
+        place.do("TRUNCATE caught")
+        answer = reconciler("unlock", "--dsn", place.dsn(), "--reason", "it hangs", "--yes")
+        assert (answer.exit, "not recorded" in answer.out) == (0, True), answer.err
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+    assert place.caught == []
+    assert journal(place.dsn(), "unlock") == []
 
 
 async def test_tables_of_a_role_that_we_may_be_are_ours(place: Place) -> None:
