@@ -10,6 +10,8 @@ from reconciler.database.tls import SYSTEM
 from reconciler.model import Problem, ProblemError, Reason
 
 _PEM = "-----BEGIN "
+_FOLDER = "reconciler-tls-"
+_LOCK = "in-use"
 
 
 class PemUse(NamedTuple):
@@ -30,11 +32,13 @@ class PemFiles:
     """Files, open to their owner only, that hold the PEM texts in use until `close`.
 
     A text that changes gets a new file, since a connection or a hook may be about to read the old one; the one before
-    that is removed.
+    that is removed. What a process that was killed left behind is removed by the next one that writes any.
     """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+        self._lock: int | None = None
+        """Held for as long as the folder is in use."""
         self._texts: dict[PemUse, list[tuple[str, Path]]] = {}
 
     def path(self, use: PemUse, given: str, base: Path | None) -> str:
@@ -65,14 +69,19 @@ class PemFiles:
         from shutil import rmtree
 
         rmtree(self._folder, ignore_errors=True)
-        self._folder = None
+        if self._lock is not None:
+            os.close(self._lock)
+        self._folder = self._lock = None
         self._texts.clear()
 
     def _write(self, text: str) -> Path:
         import tempfile
 
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="reconciler-tls-"))
+            _remove_left_behind(Path(tempfile.gettempdir()))
+            self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+            self._lock = os.open(self._folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            _is_ours(self._lock)
         if "\\n" in text and "\n" not in text.strip():
             text = text.replace("\\n", "\n")
         # mode 0600, as libpq demands of a key
@@ -80,6 +89,33 @@ class PemFiles:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text if text.endswith("\n") else text + "\n")
         return Path(name)
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove the folders of processes that have ended without doing so."""
+    from shutil import rmtree
+
+    for left in folder.glob(f"{_FOLDER}*"):
+        try:
+            lock = os.open(left / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # another account's, or one that is being made
+        try:
+            if os.fstat(lock).st_uid == os.getuid() and _is_ours(lock):
+                rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _is_ours(lock: int) -> bool:
+    """Take a lock; false when another process holds it."""
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _existing(key: str, given: str, base: Path | None) -> str:

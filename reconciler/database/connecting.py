@@ -49,7 +49,7 @@ class ConnectionSettings:
         lock: `auto`, or `lease` also where the server has advisory locks.
         lease: seconds that a lease lasts unless it is renewed.
         limit: counts the database's connections; None when there may be any number.
-        keep_free: of those that `limit` allows, so many are to be left for what matters more than this connection.
+        needs: this connection is for something that takes a `limit` of at least this: 1 for the work itself.
         show_queries: of whoever blocks a step, show the text of the query too: it may hold secrets and personal data.
     """
 
@@ -63,7 +63,7 @@ class ConnectionSettings:
     lock: str = "auto"
     lease: float = 60.0
     limit: ConnectionLimit | None = None
-    keep_free: int = 0
+    needs: int = 1
     show_queries: bool = False
 
 
@@ -85,7 +85,7 @@ async def connect(settings: ConnectionSettings) -> psycopg.AsyncConnection[Any]:
     parameters.setdefault("connect_timeout", _for_each_host(settings.connect_timeout, said))
     refuse_encrypted_key(parameters)
     limit = settings.limit
-    with limit.one_more(settings.keep_free) if limit is not None else nullcontext():
+    with limit.one_more(settings.needs) if limit is not None else nullcontext():
         try:
             async with asyncio.timeout(settings.connect_timeout or None):
                 connection = await psycopg.AsyncConnection.connect(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ class Lease:
         Raises:
             ProblemError: there is no second connection to be had.
         """
-        self._session = await Session.open(await self._settings())
+        self._session = await self._connect()
         await self._renew()
         self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
 
@@ -107,11 +108,15 @@ class Lease:
                 # what is sent next is stopped by `confirm` when this goes on for too long
                 pause = min(_AFTER_FAILURE, self._seconds / _RENEWALS)
 
+    async def _connect(self) -> Session:
+        # beside the connection that works
+        return await Session.open(replace(await self._settings(), needs=2))
+
     async def _renew(self) -> None:
         asked_at = monotonic()
         session = self._session
         if session is None or not session.alive:
-            session = self._session = await Session.open(await self._settings())
+            session = self._session = await self._connect()
         (rows,) = await session.read(
             session.queries("renew_lease", seconds=self._seconds, **self._ours), doing="renewing the lease"
         )

@@ -30,28 +30,29 @@ class ConnectionLimit:
         self._open.add(connection)
 
     @contextmanager
-    def one_more(self, keep_free: int) -> Iterator[None]:
+    def one_more(self, needs: int) -> Iterator[None]:
         """What happens inside opens a connection.
 
         Args:
-            keep_free: so many must be left afterwards for what matters more.
+            needs: it is for something that takes a limit of at least this, so that what matters more never lacks a connection.
 
         Raises:
             ProblemError: `ConnectionFailed`: there are as many as there may be.
         """
         busy = self._opening + sum(not each.closed for each in self._open)
-        if busy + 1 + keep_free > self.most:
-            raise ProblemError(
-                Problem(
-                    reason=Reason.CONNECTION_FAILED,
-                    message=f"DB_MAX_CONNS is {self.most}, and {'that one connection is' if self.most == 1 else 'those connections are'} "
-                    "taken or kept for what matters more",
-                    remedy="raise DB_MAX_CONNS to 3: one connection works, one watches long migrations, and one renews a lease "
-                    "where the lock is one",
-                )
-            )
+        if self.most < needs or busy >= self.most:
+            raise ProblemError(_no_more(self.most, max(needs, busy + 1)))
         self._opening += 1
         try:
             yield
         finally:
             self._opening -= 1
+
+
+def _no_more(most: int, needed: int) -> Problem:
+    return Problem(
+        reason=Reason.CONNECTION_FAILED,
+        message=f"DB_MAX_CONNS allows {most} connection{'s' * (most > 1)} to a database at once, and this takes {needed}",
+        remedy=f"let DB_MAX_CONNS be at least {needed}: one connection works, one more renews a lease where the lock is one, "
+        "and one more watches what takes long",
+    )

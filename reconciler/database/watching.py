@@ -206,8 +206,10 @@ class Watch:
     async def _connect(self) -> Session:
         settings = await self._settings()
         self._show_queries = settings.show_queries
+        # beside the connection that works, and under a lease the one that renews it
+        needs = 2 if self._pid is not None else 3
         # as whom we log in may see what the backend of the same login does; a role that it sets may not
-        self._session = session = await Session.open(replace(settings, role=None))
+        self._session = session = await Session.open(replace(settings, role=None, needs=needs))
         await session.read(session.queries("watch_name"), doing="saying that this connection watches")
         return session
 
