@@ -82,6 +82,9 @@ def _tolerated(row: HistoryRow, migration: Migration, request: PlanRequest, find
             if down_changed
             else "comments, blanks or directives differ"
         )
+    elif is_another_migration(row, migration):
+        # accepting it would skip its SQL, and bring the other one down by the wrong script
+        return False
     elif migration.checksum in (
         accepted.lower() for accepted in request.policy.accept_checksums.get(row.version, ())
     ):
@@ -131,7 +134,6 @@ def _mismatch(row: HistoryRow, migration: Migration) -> Problem:
 
 
 def _another(row: HistoryRow, migration: Migration) -> Problem:
-    """Accepting this file would skip its SQL, and bring the other migration down by the wrong script."""
     named = label(row.version, row.name)
     lower = (
         f", or set target_version below {row.version} first, which brings what is applied down by its stored script"

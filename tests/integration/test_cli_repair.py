@@ -273,7 +273,9 @@ def test_unlock_of_a_database_without_a_journal_claims_no_record(
         holder.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_KEY])
         answer = reconciler("unlock", *WHY)
         assert (answer.exit, answer.err) == (0, "")
-        assert answer.out.endswith("dev: the lock is freed; that is not recorded: there is no journal yet that could tell of it\n")
+        assert answer.out.endswith(
+            "dev: the lock is freed; that is not recorded: there is no journal yet that could tell of it\n"
+        )
         with pytest.raises(psycopg.OperationalError):
             holder.execute("SELECT 1")
     assert rows(any_database, "SELECT to_regclass('schema_migrations_journal')") == [(None,)]
