@@ -9,6 +9,8 @@
 - `simulator`: a server that says it is CockroachDB, before a new, empty database; a test that sends it what no adapter for
   CockroachDB may send fails at its end.
 - `cockroach_url`: DSN of a real CockroachDB, from COCKROACH_URL; for tests marked `cockroach`.
+
+Over all of them the canaries watch that no secret gets out: `tests/canaries.py`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.canaries import canaries, pytest_runtest_makereport
 from tests.cockroach.simulator import Simulator
 from tests.command_line import CommandLine
 from tests.git import Repository
 from tests.servers import TestServer, installation
 from tests.wire import Loop
+
+# fixtures and hooks of every test
+__all__ = ["canaries", "pytest_runtest_makereport"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what stands in the background so, the programs that tests start inherit it, and some are to hear Ctrl-C
@@ -125,7 +131,9 @@ def cockroach_url() -> str:
     """DSN of a real CockroachDB with which tests may do what they like."""
     url = os.environ.get("COCKROACH_URL", "")
     if not url:
-        pytest.skip('NOT TESTED on a real CockroachDB: COCKROACH_URL is not set (README, "CockroachDB")')
+        pytest.skip(
+            'NOT TESTED on a real CockroachDB: COCKROACH_URL is not set (README, "What was run for CockroachDB")'
+        )
     return url
 
 
