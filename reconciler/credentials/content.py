@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reconciler.model import Problem, ProblemError, Reason
 
-LARGEST = 64 * 1024
-"""Bytes of a secret that are still read; no secret manager keeps larger ones."""
+LARGEST = 512 * 1024
+"""Bytes of a secret that are still read: no secret manager keeps as many, and a file of all certificate authorities has fewer."""
 
 
 class UnreachableError(ProblemError):

@@ -305,6 +305,8 @@ async def test_certificates_come_as_text_or_path_from_any_source(
     authority = root / "certificates" / "ca.pem"
     authority.parent.mkdir(parents=True)
     authority.write_text(tls.authority.text)
+    # as large as those of cloud providers
+    (authority.parent / "bundle.pem").write_text(tls.stranger.text * 300 + tls.authority.text)
     cert, key = client.write(tmp_path, "client")
     key_open_to_all = tmp_path / "mounted.key"
     key_open_to_all.write_text(client.key)
@@ -321,6 +323,7 @@ async def test_certificates_come_as_text_or_path_from_any_source(
         Literal("certificates/ca.pem"),
         *(EnvironmentReference(name) for name in ("CA_TEXT", "CA_LINE", "CA_PATH")),
         FileReference("certificates/ca.pem"),
+        FileReference("certificates/bundle.pem"),
     ]
     for reference in authorities:
         await observed(connector, target(tls.dsn(), ca=reference))

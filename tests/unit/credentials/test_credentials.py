@@ -88,7 +88,7 @@ async def test_a_mounted_secret_behind_links(tmp_path: Path) -> None:
         (b"\n\n", "is empty"),
         (b"hunter2\xff", "is not UTF-8 from byte 7 on"),
         (b"hunter2\0", "holds a NUL byte"),
-        (b"hunter2" * 20_000, "is larger than 65,536 bytes"),
+        (b"hunter2" * 80_000, "is larger than 524,288 bytes"),
     ],
 )
 async def test_a_file_that_is_of_no_use(tmp_path: Path, content: bytes, message: str) -> None:
