@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.cockroach.session import AUTOCOMMIT_NOTICE
+from tests.cockroach.execution import AUTOCOMMIT_NOTICE
 from tests.cockroach.simulator import Simulator
 
 Connection = psycopg.Connection[tuple[Any, ...]]

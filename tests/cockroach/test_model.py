@@ -229,7 +229,7 @@ class World(RuleBasedStateMachine):
 def play(rules: Rules, *, examples: int) -> None:
     """Play the protocol by these rules, the same way each time."""
     world = type("PlayedWorld", (World,), {"protocol": rules})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         world,
         settings=settings(
             max_examples=examples,

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg.crdb import CrdbConnection
 
+from tests.cockroach.execution import AUTOCOMMIT_NOTICE, JOB_NOTICE_DETAIL
 from tests.cockroach.faults import AFTER, BEFORE, DURING, Fault
 from tests.cockroach.jobs import CANCELED, FAILED, PAUSED, REVERT_FAILED, SUCCEEDED, Fate
-from tests.cockroach.session import AUTOCOMMIT_NOTICE, JOB_NOTICE_DETAIL
 from tests.cockroach.simulator import VERSION, Simulator
 
 Rows = list[tuple[Any, ...]]
