@@ -64,8 +64,14 @@ def failure_of(answer: Answer, step: Step) -> Problem:
     return failure_of_bookkeeping(answer.error, step)
 
 
-def failure_of_bookkeeping(error: PGresult, step: Step) -> Problem:
-    """Why what was run could not be recorded, and so was rolled back."""
+def failure_of_bookkeeping(error: PGresult, step: Step, in_force: int | None = None) -> Problem:
+    """Why what was run could not be recorded, and so was rolled back.
+
+    Args:
+        error: the server's error.
+        step: whose script it is.
+        in_force: how many statements of a script outside a transaction are in force; None when it is one transaction.
+    """
     sqlstate, message = sqlstate_of(error), primary_message(error)
     if sqlstate == _DIVISION_BY_ZERO:
         return lock_lost()
@@ -76,6 +82,7 @@ def failure_of_bookkeeping(error: PGresult, step: Step) -> Problem:
             Reason.LOCK_HELD,
             f"somebody keeps our own tables locked: {message}",
             OUR_TABLES_LOCKED,
+            in_force,
         )
     if sqlstate == _INSUFFICIENT_PRIVILEGE:
         reason, remedy = Reason.PERMISSION_DENIED, remedy_of(Reason.PERMISSION_DENIED)
@@ -87,20 +94,33 @@ def failure_of_bookkeeping(error: PGresult, step: Step) -> Problem:
         remedy = remedy_of(reason)
     # a conflict is found out by whatever happens to be written next
     what = "it came into conflict with other work" if reason in _CONFLICTS else "it could not be recorded"
-    return _of_the_whole(error, step, reason, f"{what}: {message}", remedy)
+    return _of_the_whole(error, step, reason, f"{what}: {message}", remedy, in_force)
 
 
-def _of_the_whole(error: PGresult, step: Step, reason: Reason, message: str, remedy: str) -> Problem:
-    """A failure that no statement of the script stands for."""
+def _of_the_whole(
+    error: PGresult, step: Step, reason: Reason, message: str, remedy: str, in_force: int | None = None
+) -> Problem:
+    """A failure of a transaction that no statement of the script stands for. It began behind those in force."""
+    total = len(step.statements)
+    if in_force is None or in_force >= total:
+        message = f"{_step_name(step)} was rolled back: {message}"
+        place = Place(step.script.path, step.script.first_line)
+    else:
+        message = (
+            f"{_step_name(step)}, from statement {in_force + 1} of {total} on, was rolled back: {message}; "
+            f"{in_force} of its {total} statements are in force"
+        )
+        place = locate(step.script, step.statements[in_force].offset)
     return Problem(
         reason=reason,
-        message=f"{_step_name(step)} was rolled back: {message}",
+        message=message,
         remedy=remedy,
-        place=Place(step.script.path, step.script.first_line),
+        place=place,
         sqlstate=sqlstate_of(error),
         detail=detail_and_hint(error),
         version=step.version,
         direction=step.direction.value,
+        statement_index=in_force + 1 if in_force is not None and in_force < total else None,
     )
 
 

@@ -330,7 +330,7 @@ class _Run:
 
         if sqlstate_of(error) == ROW_GONE:
             return self._row.gone(self._done)
-        return failure_of_bookkeeping(error, self._step)
+        return failure_of_bookkeeping(error, self._step, self._done)
 
     def _time_limits(self, part: list[Token]) -> str:
         """The settings for one statement.

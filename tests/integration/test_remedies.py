@@ -24,7 +24,11 @@ async def test_a_write_skew_of_a_serializable_script_is_a_conflict_and_tried_aga
     """The script is found to conflict only by what is written after it."""
     serializable = "TRANSACTION ISOLATION LEVEL SERIALIZABLE;\n"
     script = f"SELECT count(*) FROM a;\nINSERT INTO b VALUES (1);\nSELECT pg_advisory_xact_lock({_LATCH});\n"
-    script = f"BEGIN {serializable}{script}COMMIT;" if directive else f"SET {serializable}{script}"
+    script = (
+        f"CREATE TABLE c (id int);\nBEGIN {serializable}{script}COMMIT;"
+        if directive
+        else f"SET {serializable}{script}"
+    )
     files = {"1_a.sql": table("a"), "2_b.sql": table("b"), "3_x.sql": migration(script, "", directive)}
     database = database_at(fresh_database)
     await bring(database, declare(files, 2))
@@ -47,6 +51,16 @@ async def test_a_write_skew_of_a_serializable_script_is_a_conflict_and_tried_aga
         "rolled back: it came into conflict with other work: could not serialize" in outcome.problem.message
     )
     assert outcome.problem.remedy == _AGAIN
+    lines = files["3_x.sql"].splitlines()
+    assert outcome.problem.place is not None
+    shown = lines[outcome.problem.place.line - 1]
+    if directive:
+        assert "up, from statement 2 of 6 on, was rolled back: " in outcome.problem.message
+        assert outcome.problem.message.endswith("; 1 of its 6 statements are in force")
+        assert (shown, outcome.problem.statement_index) == (f"BEGIN {serializable.strip()}", 2)
+    else:
+        assert "up was rolled back: " in outcome.problem.message
+        assert shown == serializable.strip().replace("TRANSACTION", "SET TRANSACTION", 1)
     assert rows(fresh_database, "SELECT count(*) FROM b") == [(0,)]
     assert (await bring(database, declared)).problem is None
     assert rows(fresh_database, "SELECT count(*) FROM b") == [(1,)]
