@@ -138,7 +138,9 @@ def _forms(value: str) -> set[str]:
     encoded |= {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in encoded}
     escaped = {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     escaped |= {value.replace("\\", "\\\\").replace("'", "\\'"), value.replace("'", "''")}
-    return encoded | escaped | _base64_forms(raw)
+    # what was put into a connection string or a document is escaped before that is encoded
+    in_base64 = {each for form in escaped for each in _base64_forms(form.encode("utf-8", "surrogatepass"))}
+    return encoded | escaped | in_base64
 
 
 def _base64_forms(raw: bytes) -> set[str]:

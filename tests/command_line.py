@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli import run
+from tests.canaries import WATCH, planted
 from tests.git import Repository, git_environment
 
 OUR_VARIABLES = (
@@ -56,25 +57,27 @@ class CommandLine:
         self._monkeypatch.chdir(folder)
 
     def set(self, **variables: str) -> None:
-        """Set environment variables."""
+        """Set environment variables; a connection string gets a canary for a password."""
         for name, value in variables.items():
-            self._monkeypatch.setenv(name, value)
+            self._monkeypatch.setenv(name, planted(value))
 
     def __call__(self, *arguments: str) -> Answer:
         """Run one command."""
         self._capsys.readouterr()
         code = run(arguments)
         captured = self._capsys.readouterr()
+        WATCH.see("output", captured.out)
+        WATCH.see("output", captured.err)
         return Answer(int(code), captured.out, captured.err)
 
 
 def start(*arguments: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
-    """Start `reconciler` in a process of its own."""
+    """Start `reconciler` in a process of its own; connection strings in its variables get a canary for a password."""
     environment = {name: value for name, value in git_environment().items() if name not in OUR_VARIABLES}
     return subprocess.Popen(
         [sys.executable, "-m", "reconciler", *arguments],
         cwd=folder,
-        env={**environment, **variables},
+        env={**environment, **_planted(variables)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -86,6 +89,8 @@ def execute(*arguments: str, folder: Path, **variables: str) -> Answer:
     """Run `reconciler` in a process of its own."""
     with start(*arguments, folder=folder, **variables) as process:
         out, err = process.communicate(timeout=60)
+    WATCH.see("output", out)
+    WATCH.see("output", err)
     return Answer(process.returncode, out, err)
 
 
@@ -111,7 +116,7 @@ def execute_on_terminal(
 
     master, slave = pty.openpty()
     os.write(master, ahead.encode())
-    environment = {**git_environment(), "TERM": "xterm-256color", **variables}
+    environment = {**git_environment(), "TERM": "xterm-256color", **_planted(variables)}
     with subprocess.Popen(
         [sys.executable, "-m", "reconciler", *arguments],
         cwd=folder,
@@ -133,10 +138,16 @@ def execute_on_terminal(
             written += chunk
             if b"[y/N]" in written and not asked:
                 asked = True
+                WATCH.see_titles(process.pid)
                 asked_for(process.pid)
                 os.write(master, answer.encode())
     os.close(master)
+    WATCH.see("output", written.decode())
     return Answer(process.returncode, written.decode().replace("\r\n", "\n"), "")
+
+
+def _planted(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: planted(value) for name, value in variables.items()}
 
 
 def manifest(target: int, *, environment: str = "ORDERS_DSN", more: str = "") -> str:

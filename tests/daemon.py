@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.canaries import WATCH, planted, planted_file
 from tests.git import Repository, git_environment
 
 PATIENCE = 20.0
@@ -30,7 +31,7 @@ class Daemon:
     Args:
         repository: what it follows.
         options: more of `run`'s options.
-        variables: more of its environment variables.
+        variables: more of its environment variables; a connection string gets a canary for a password.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class Daemon:
         self._command = [
             sys.executable, "-m", "reconciler", "run", "--repo", str(place), "--listen", "127.0.0.1:0", *options
         ]  # fmt: skip
-        self._variables = {**git_environment(), **(variables or {})}
+        self._variables = {
+            **git_environment(),
+            **{name: planted(value) for name, value in (variables or {}).items()},
+        }
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -108,6 +112,7 @@ class Daemon:
 
     def stop(self, timeout: float = PATIENCE) -> float:
         """Ask it to end as a service manager does, and return the seconds it took. It must exit with 0."""
+        self._look_through()
         began = time.monotonic()
         self.send(signal.SIGTERM)
         code = self.wait(timeout)
@@ -174,10 +179,12 @@ class Daemon:
         """Status code and body of one GET request."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as response:
-                return response.status, response.read().decode()
+                answer = response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.read().decode()
+                answer = error.code, error.read().decode()
+        WATCH.see("http", answer[1])
+        return answer
 
     def status(self, environment: str | None = None, database: str | None = None) -> Status:
         """What the API says of the daemon, one environment, or one database; empty while it does not know it."""
@@ -251,9 +258,17 @@ class Daemon:
             database,
         )
 
+    def _look_through(self) -> None:
+        """Look for canaries in what it shows to everybody."""
+        WATCH.see_titles(self.pid)
+        if self._url:
+            for path in ("/metrics", "/api/v1/environments", "/"):
+                self.get(path)
+
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         for line in process.stderr:
+            WATCH.see("log", line)
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
@@ -268,14 +283,21 @@ def wait_until(predicate: Callable[[], object], what: str, timeout: float = PATI
 
 
 def manifest(dsn: str, target: int, extra: str = "") -> str:
-    """A manifest of one database. `dsn` is YAML: a connection string, or a reference such as `{env: NAME}`."""
-    return f"target_version: {target}\ndatabase:\n  dsn: {dsn}\n{extra}"
+    """A manifest of one database. `dsn` is a connection string, or YAML: a reference such as `{env: NAME}`."""
+    return f"target_version: {target}\ndatabase:\n  dsn: {_kept(dsn)}\n{extra}"
 
 
 def manifest_of_several(dsns: Mapping[str, str], target: int, extra: str = "") -> str:
     """A manifest of several databases, in this order."""
-    databases = "".join(f"  {name}:\n    dsn: {dsn}\n" for name, dsn in dsns.items())
+    databases = "".join(f"  {name}:\n    dsn: {_kept(dsn)}\n" for name, dsn in dsns.items())
     return f"target_version: {target}\ndatabases:\n{databases}{extra}"
+
+
+def _kept(dsn: str) -> str:
+    """A reference to a file in which the connection string has a canary for a password. What is none stays as it is."""
+    if dsn.startswith("{") or planted(dsn) == dsn:
+        return dsn
+    return f"{{file: {planted_file(dsn)}}}"
 
 
 def _parse(line: str) -> dict[str, Any] | None:

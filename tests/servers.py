@@ -24,6 +24,8 @@ from psycopg.conninfo import make_conninfo
 from reconciler.embedded.account import Account, choose_account
 from reconciler.embedded.cluster import SUPERUSER, Cluster, PidFile
 from reconciler.embedded.installation import Installation, find_installation
+from tests.canaries import WATCH
+from tests.canaries import password as canary_password
 
 _SETTINGS = {
     "fsync": "off",
@@ -253,18 +255,27 @@ class TestServer:
         if not self.cluster.alive:
             return
         with self.connect() as connection:
+            if (
+                connection.execute(
+                    "SELECT FROM pg_database WHERE datname = %s AND datallowconn", [name]
+                ).fetchone()
+                is None
+            ):
+                return
+            with self.connect(name) as inside:
+                WATCH.see_tables(inside)
             connection.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
 
-    def create_role(self, *, password: str = "role-password-5b1", options: LiteralString = "") -> Role:
+    def create_role(self, *, password: str | None = None, options: LiteralString = "") -> Role:
         """Make a login role without any privilege and return its name and password.
 
         Args:
-            password: what it logs in with by TCP.
+            password: what it logs in with by TCP; a canary when None.
             options: more of CREATE ROLE's options, such as `CREATEDB`.
         """
-        role = Role(f"role_{self._unique}_{next(self._numbers)}", password)
+        role = Role(f"role_{self._unique}_{next(self._numbers)}", password or canary_password())
         with self.connect() as connection:
             connection.execute(
                 sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} {}").format(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from reconciler.credentials.content import UnreachableError, decoded, stripped, unavailable
 from reconciler.credentials.files import read_secret_file
-from reconciler.credentials.last_good import LastGood
 from reconciler.credentials.rules import SecretRules
 from reconciler.manifest import (
     CommandReference,
@@ -24,6 +23,7 @@ from reconciler.model import Problem, ProblemError
 from reconciler.redaction import Redactor, Secret, redact
 
 if TYPE_CHECKING:
+    from reconciler.credentials.last_good import LastGood
     from reconciler.credentials.secret_manager import SecretManager
 
 _CERTIFICATE_ENDINGS = (".pem", ".crt", ".cer")
@@ -56,7 +56,8 @@ class Credentials:
         self._root = root
         self._redactor = redactor
         self._rules = rules if rules is not None else SecretRules()
-        self._last_good = LastGood(clock)
+        self._clock = clock
+        self._last_good: LastGood | None = None
         self._secret_manager = secret_manager
 
     async def resolve(self, reference: object, environment: str) -> Secret:
@@ -89,14 +90,18 @@ class Credentials:
 
     async def stale(self, reference: object) -> Problem | None:
         """Why the last good value of `reference` is in use, None when a fresh one is. Asks again, if that is due."""
-        if self._last_good.trouble(reference) is not None and isinstance(
-            reference, GcpSecretReference | CommandReference
+        last_good = self._last_good
+        if (
+            last_good is None
+            or last_good.trouble(reference) is None
+            or not isinstance(reference, GcpSecretReference | CommandReference)
         ):
-            try:
-                self._tell(await self._from_keeper(reference))
-            except ProblemError as error:
-                return error.problem
-        return self._last_good.trouble(reference)
+            return None
+        try:
+            self._tell(await self._from_keeper(reference))
+        except ProblemError as error:
+            return error.problem
+        return last_good.trouble(reference)
 
     async def close(self) -> None:
         """Close connections to secret managers. The next use opens new ones."""
@@ -127,18 +132,23 @@ class Credentials:
 
     async def _from_keeper(self, reference: GcpSecretReference | CommandReference) -> str:
         """The secret of who may be out of reach; the last good value then."""
-        known = self._last_good.while_waiting(reference)
+        if self._last_good is None:
+            from reconciler.credentials.last_good import LastGood
+
+            self._last_good = LastGood(self._clock)
+        last_good = self._last_good
+        known = last_good.while_waiting(reference)
         if known is not None:
             return known
         try:
             value = await self._ask(reference)
         except UnreachableError as error:
-            return self._last_good.instead(reference, error)
+            return last_good.instead(reference, error)
         except ProblemError:
             # it was denied, or is gone: what it once was is not to be used any more
-            self._last_good.forget(reference)
+            last_good.forget(reference)
             raise
-        self._last_good.keep(reference, value)
+        last_good.keep(reference, value)
         return value
 
     async def _ask(self, reference: GcpSecretReference | CommandReference) -> str:

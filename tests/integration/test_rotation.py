@@ -13,10 +13,12 @@ from psycopg import sql
 from reconciler.database import ConnectionSettings, open_database
 from reconciler.model import ProblemError, Reason
 from reconciler.redaction import Secret
+from tests.canaries import token
 from tests.command_line import CommandLine, commit, manifest, three_tables
 from tests.daemon import Daemon
 from tests.daemon import manifest as daemon_manifest
 from tests.git import Repository
+from tests.integration.source_support import serving
 from tests.secret_manager import SecretManagerServer, secret_manager_server
 from tests.servers import Role, TestServer
 
@@ -209,3 +211,23 @@ def test_one_off_commands_resolve_the_same(
     )
     assert "--allow-secret-commands" in reconciler("up").err
     assert reconciler("up", "--allow-secret", "dev").exit == 2
+
+
+def test_a_git_token_that_is_rotated_while_the_daemon_runs(
+    orders: Orders, git_repository: Repository, tmp_path: Path
+) -> None:
+    git_repository.run("config", "uploadpack.allowFilter", "true")
+    dsn = orders.server.dsn(orders.name)
+    commit(git_repository, {**three_tables(), "manifests/dev.yaml": daemon_manifest(dsn, 1)})
+    secret = tmp_path / "token"
+    secret.write_text(token() + "\n")
+    with serving(git_repository.path.parent, token=secret.read_text().strip()) as server:
+        options = ["--branch", "main", "--git-token", f"file:{secret}", "--interval", "200ms"]
+        url = f"{server.url}/{git_repository.path.name}/.git"
+        with Daemon(url, *options, "--state-folder", str(tmp_path / "state")) as daemon:
+            daemon.wait_ready("dev", 1)
+            server.token = token()
+            commit(git_repository, {"manifests/dev.yaml": daemon_manifest(dsn, 2)})
+            daemon.wait_for_log(lambda event: "AuthenticationFailed" in str(event))
+            secret.write_text(server.token)
+            daemon.wait_ready("dev", 2)

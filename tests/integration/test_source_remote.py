@@ -19,10 +19,11 @@ from reconciler.redaction import Secret
 from reconciler.source import GitCredentials, open_source
 from reconciler.source.mirror import Deadlines
 from reconciler.source.remote import RemoteSource
+from tests.canaries import token
 from tests.git import Repository
 from tests.integration.source_support import HttpServer, SshServer, Ticks, expect, run_git, serving
 
-TOKEN = "glpat-canary-0123456789"
+TOKEN = token()
 FILES: dict[str, str | bytes | None] = {
     "manifests/dev.yaml": "target_version: 1\n",
     "migrations/00001_first.sql": "-- UP MIGRATION\n",
@@ -283,6 +284,25 @@ async def test_the_token(repository: Repository, tmp_path: Path) -> None:
         assert len(await contents(named)) == 2
     for mirror in (tmp_path / "state" / "mirrors").rglob("*"):
         assert mirror.is_dir() or TOKEN.encode() not in mirror.read_bytes()
+
+
+async def test_a_token_that_is_rotated(repository: Repository, tmp_path: Path) -> None:
+    current = Secret(TOKEN)
+
+    async def renew() -> Secret:
+        return current
+
+    with serving(repository.path.parent, token=TOKEN) as server:
+        credentials = GitCredentials(token=current, renew=renew)
+        source = open_remote(f"{server.url}/app/.git", tmp_path, credentials=credentials)
+        await source.head()
+        server.token = token()
+        await expect(source, Reason.AUTHENTICATION_FAILED)
+        current = Secret("line\nbreak")
+        await expect(source, Reason.FETCH_FAILED)
+        current = Secret(server.token)
+        repository.commit(files={"migrations/2_b.sql": "-- UP MIGRATION\n"})
+        assert len(await contents(source)) == 3
 
 
 async def test_the_token_is_in_no_command_line(repository: Repository, tmp_path: Path) -> None:
