@@ -108,14 +108,23 @@ def story(
         yield f"{_INDENT}the journal has nothing about it"
     # there is one writer: what began before another attempt has ended
     newest = next((attempt for attempt in reversed(attempts) if attempt.is_step), None)
+    known = "its end is not recorded"
+    end = f"and may be running still: {known}"
+    if newest is not None and any(_ends_session(each) for each in attempts[attempts.index(newest) :]):
+        # whoever takes the lock next writes down the rest
+        end = "and its session was ended by `unlock`"
     for attempt in attempts:
         yield ""
-        yield from _chapter(attempt, more=more, newest=attempt is newest)
+        yield from _chapter(attempt, more=more, end=end if attempt is newest else f"and {known}")
 
 
-def _chapter(attempt: Attempt, *, more: bool, newest: bool) -> Iterator[str]:
+def _ends_session(attempt: Attempt) -> bool:
+    return attempt.newest.event == "unlock" and attempt.outcome == "terminated"
+
+
+def _chapter(attempt: Attempt, *, more: bool, end: str) -> Iterator[str]:
     details = attempt.newest.details
-    yield _wrapped(f"{instant(attempt.began)}  {_headline(attempt, newest=newest)}", first="")
+    yield _wrapped(f"{instant(attempt.began)}  {_headline(attempt, end)}", first="")
     yield _wrapped(f"by {_person(details)}{_means(details)}")
     revision = details.get("git_revision")
     written = f" by {one_line(str(details['git_author']))}" if details.get("git_author") else ""
@@ -142,7 +151,8 @@ def _chapter(attempt: Attempt, *, more: bool, newest: bool) -> Iterator[str]:
             yield _wrapped(f"remedy: {one_line(str(remedy))}")
 
 
-def _headline(attempt: Attempt, *, newest: bool) -> str:
+def _headline(attempt: Attempt, end: str) -> str:
+    """What came of it; `end` is what is known of the end of one that has none on record."""
     event = attempt.newest
     if not attempt.is_step:
         outcome = attempt.outcome.replace("_", " ")
@@ -154,7 +164,7 @@ def _headline(attempt: Attempt, *, newest: bool) -> str:
             "baseline": "taken over without being run",
             "hook": f"{hook} {'ran' if attempt.outcome == 'success' else 'failed'}{_length(attempt)}",
             "unlock": "the session that held the lock was ended"
-            if attempt.outcome == "terminated"
+            if _ends_session(attempt)
             else "the lock was cleared",
         }.get(event.event, one_line(f"{event.event} {outcome}".strip()))
     words = {
@@ -162,9 +172,7 @@ def _headline(attempt: Attempt, *, newest: bool) -> str:
         "failed": "failed",
         "interrupted": "was interrupted",
         "not_run": "was not run: something newer was declared first",
-        "unfinished": "began, and may be running still: its end is not recorded"
-        if newest
-        else "began, and its end is not recorded",
+        "unfinished": f"began, {end}",
     }.get(attempt.outcome, one_line(attempt.outcome))
     return f"{event.direction or ''} {words}{_length(attempt)}".strip()
 

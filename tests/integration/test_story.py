@@ -31,7 +31,7 @@ async def told(dsn: str, version: int) -> tuple[list[JournalEvent], str]:
     """The events of the story of a migration, and its text in one line."""
     database = database_at(dsn)
     try:
-        (row,) = await database.applied(version)
+        row = next(iter(await database.applied(version)), None)
         events = await database.journal(version, 1000)
     finally:
         await database.close()
@@ -78,6 +78,9 @@ async def test_the_story_has_the_unlock_that_ended_an_attempt(fresh_database: st
             await asyncio.sleep(0.02)
         await other.unlock(await other.read_lock(), replace(actor(), verb="unlock"), "it hangs, INC-7")
         await running
+    _, text = await told(fresh_database, 2)
+    assert "up began, and its session was ended by `unlock`" in text
+    assert "may be running" not in text
     assert (await bring(database, declare(files, 2))).problem is None
     await database.close()
     await other.close()
