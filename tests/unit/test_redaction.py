@@ -192,3 +192,16 @@ def test_old_secrets_are_forgotten_before_memory_runs_out() -> None:
     assert redactor("kept-because-it-is-used") == MASK
     assert redactor(f"token{100:09}") == MASK
     assert redactor(f"token{0:09}") != MASK
+
+
+def test_a_password_that_was_escaped_and_then_encoded() -> None:
+    redactor = Redactor()
+    secret = "first'\\\"last-canary"
+    redactor.add(secret)
+    for escaped in (secret.replace("\\", "\\\\").replace("'", "\\'"), json.dumps(secret)):
+        for before in ("", "a", "ab"):
+            text = base64.b64encode(f"{before}{escaped} dbname=d".encode()).decode()
+            middle = base64.b64encode(f"{before}{escaped}".encode()).decode()[-16:-4]
+            assert middle in text
+            assert MASK in redactor(text)
+            assert middle not in redactor(text)
