@@ -291,6 +291,7 @@ class DatabaseWorker:
             or observation.read_only
             or observation.claim != self._acting.declaration.claim
             or observation.foreign_history is not None
+            or observation.unwritable is not None
             or observation.last_failure is not None
             or self._journalled == mark
         ):

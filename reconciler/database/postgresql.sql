@@ -55,10 +55,11 @@ LOCK TABLE {journal} IN ACCESS SHARE MODE
 LOCK TABLE {lock} IN ACCESS SHARE MODE
 
 -- name: read_strangers
--- Which of our tables belong to somebody we do not trust. Reading a plain table runs no code of its owner's, as long as policies of
+-- Which of our tables belong to somebody we do not trust, and whether we may write into them. Reading a plain table runs no code of its owner's, as long as policies of
 -- rows are off; a view does, so this divides by zero when there is one.
 SET LOCAL row_security = off;
-SELECT c.relname, pg_catalog.pg_get_userbyid(c.relowner), current_user::text, 1 / (c.relkind = 'r')::int
+SELECT c.relname, pg_catalog.pg_get_userbyid(c.relowner), current_user::text, 1 / (c.relkind = 'r')::int,
+       pg_catalog.has_table_privilege(c.oid, 'INSERT')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = {schema_name} AND NOT {trusted}
@@ -100,11 +101,12 @@ WHERE c.relname = :name AND n.nspname = {schema_name} AND NOT {trusted}
 
 -- name: inspect
 -- All relations that have the name of one of ours: in our schema or where the search path would find them. And of those whose owner we
--- do not trust, who that is, who we are, and what kind of relation it is.
+-- do not trust, who that is, who we are, what kind of relation it is, and whether we may write into it.
 SELECT n.nspname, c.relname,
        (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-       CASE WHEN NOT {trusted} THEN pg_catalog.pg_get_userbyid(c.relowner) END, current_user::text, c.relkind::text
+       CASE WHEN NOT {trusted} THEN pg_catalog.pg_get_userbyid(c.relowner) END, current_user::text, c.relkind::text,
+       pg_catalog.has_table_privilege(c.oid, 'INSERT')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname IN ('schema_migrations', 'schema_migrations_journal', 'schema_migrations_lock')
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f')

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.database.session import Session
-from reconciler.database.trust import Stranger, read_table
+from reconciler.database.trust import Stranger, read_table, strangers_problem
 from reconciler.model import (
     AppliedMigration,
     AttemptKey,
@@ -19,6 +19,7 @@ from reconciler.model import (
     LastFailure,
     LockHolder,
     Observation,
+    Problem,
     ProblemError,
     Reason,
     RowStatus,
@@ -147,6 +148,7 @@ class Reader:
             read_only=bool(server[0][0]),
             pooled=session.pooled,
             sets_role=session.sets_role,
+            unwritable=self._unwritable(any(found[4] for found in strangers)),
         )
         # a glance does not ask again to whom it is that the tables belong
         self._seen = observation if marks is not None and not strangers else None
@@ -161,12 +163,13 @@ class Reader:
             before=[queries("read_elsewhere", schema=self._schema), queries("inspect", schema=self._schema)],
             doing="looking for the migration history",
         )
+        may_write = any(relation[-1] is True for relation in relations if relation[0] == self._schema)
         here = [relation for schema, *relation in relations if schema == self._schema]
         columns = {name: list(found) for name, found, *_ in here}
         history = columns.get("schema_migrations")
         foreign = _elsewhere(elsewhere, self._schema)
         strange = [
-            (Stranger(name, owner, we), kind) for name, _, owner, we, kind in here if owner is not None
+            (Stranger(name, owner, we), kind) for name, _, owner, we, kind, *_ in here if owner is not None
         ]
         self.strangers = tuple(stranger for stranger, _ in strange)
         views = [stranger for stranger, kind in strange if kind != "r"]
@@ -210,7 +213,12 @@ class Reader:
             read_only=bool(server[0][0]),
             pooled=session.pooled,
             sets_role=session.sets_role,
+            unwritable=self._unwritable(may_write),
         )
+
+    def _unwritable(self, may_write: bool) -> Problem | None:
+        # who may only read cannot run anybody's triggers, and sees what those see who write
+        return strangers_problem(self._schema, self.strangers) if self.strangers and may_write else None
 
 
 async def read_stored_downs(session: Session, versions: list[int]) -> dict[int, StoredDown]:

@@ -175,6 +175,7 @@ class Observation:
         read_only: a standby, or a session that may not write.
         pooled: a connection pooler stands before the server, so that no session is ours.
         sets_role: we are to be another role than the one that logs in.
+        unwritable: why we, who may write into our tables, must not: they belong to a role that could run code with our rights.
     """
 
     rows: tuple[HistoryRow, ...]
@@ -190,6 +191,7 @@ class Observation:
     read_only: bool
     pooled: bool = False
     sets_role: bool = False
+    unwritable: Problem | None = None
 
     @property
     def current_version(self) -> int:

@@ -60,6 +60,9 @@ def plan(request: PlanRequest) -> Plan:
     guards.check_data_loss(request, ups, findings)
     steps = (*downs, *ups)
     guards.check_last_failure(request, steps, findings)
+    unwritable = request.observation.unwritable
+    if unwritable is not None and (steps or pins or unbegun):
+        findings.refusals.append(unwritable)
     return Plan(
         current=current,
         target=target,

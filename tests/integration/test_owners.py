@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import psycopg
@@ -11,8 +12,10 @@ import pytest
 
 from reconciler.database.reading import ADVISORY_KEY
 from reconciler.model import ProblemError, Reason
+from reconciler.operations.declaration import plan_for
 from tests.applying import actor, bring, database_at, declare, table
-from tests.command_line import CommandLine
+from tests.command_line import CommandLine, manifest, three_tables
+from tests.git import Repository
 from tests.looking import exists, journal, rows
 from tests.servers import Role, TestServer
 
@@ -92,8 +95,8 @@ async def test_a_table_that_somebody_made_before_us_is_not_written_to(
     place.trap(name)
     database = database_at(place.dsn(None if superuser else place.migrator))
     outcome = await bring(database, declare(FILES, 1))
-    problem = outcome.problem
-    assert problem is not None
+    assert outcome.plan is not None
+    (problem,) = outcome.plan.refusals
     assert problem.reason is Reason.FOREIGN_HISTORY
     assert f"public.{name}, which belongs to {place.lowly.name}" in problem.message
     assert "OWNER TO" in problem.remedy
@@ -144,6 +147,31 @@ def test_a_view_that_somebody_made_before_us_is_not_read(place: Place, reconcile
         unlock = reconciler("unlock", "--dsn", dsn, "--reason", "why", "--yes")
         assert (unlock.exit, "ForeignHistory" in unlock.err) == (3, True)
     assert place.caught == []
+
+
+def test_plan_and_status_say_what_up_will_say(
+    place: Place, reconciler: CommandLine, git_repository: Repository
+) -> None:
+    git_repository.commit("Declare", {"manifests/dev.yaml": manifest(1), **three_tables()})
+    reconciler.enter(git_repository.path)
+    reconciler.set(ORDERS_DSN=place.dsn())
+    place.trap(*COLUMNS)
+    place.do("TRUNCATE caught")
+    for verb in ("plan", "up", "status"):
+        answer = reconciler(verb)
+        assert (verb, answer.exit) == (verb, 3)
+        assert "another role owns public.schema_migrations" in answer.out + answer.err
+    assert place.caught == []
+
+
+async def test_who_may_only_read_is_told_what_would_run(place: Place) -> None:
+    migrator, reader = database_at(place.dsn(place.migrator)), database_at(place.dsn(place.lowly))
+    assert (await bring(migrator, declare(FILES, 1))).problem is None
+    place.do(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{place.lowly.name}"')
+    seen = await plan_for(reader, declare({**FILES, "2_b.sql": table("b")}, 2), datetime.now(UTC))
+    assert (len(seen[1].steps), seen[1].refusals) == (1, ())
+    for each in (migrator, reader):
+        await each.close()
 
 
 def test_unlock_does_not_write_into_the_tables_of_others(place: Place, reconciler: CommandLine) -> None:
