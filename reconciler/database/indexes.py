@@ -60,7 +60,7 @@ async def drop_leftover(writer: HeldLock, step: Step) -> None:
             f"{MARK if writer.leased else ''}DROP INDEX CONCURRENTLY IF EXISTS {step.leftover}",
             doing=f"dropping the invalid index {step.leftover}",
         )
-        await session.command(session.reset_message, doing="resetting the session")
+        await session.reset()
     except ProblemError:
         if session.interrupted:
             raise asyncio.CancelledError from None

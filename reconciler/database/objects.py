@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconciler.database.catalogue import name_of_change, query_of_state
 from reconciler.database.session import Session
 from reconciler.sqltext import ABSENT, OPAQUE, REINDEX, REPEATABLE, UNNAMED, Intent, state_word
 
@@ -25,6 +26,9 @@ async def sighting(session: Session, intent: Intent) -> tuple[str, str]:
         # a table that is not there: the statement will say so
         table, known = rows[0] if rows else (intent.table, "{}")
         return f"{UNNAMED} {table} {known}", ABSENT
+    if not session.dialect.transactional_ddl:
+        what = await name_of_change(session, intent)
+        return what, (await read_states(session, [what]))[what]
     noun = intent.kind.removeprefix("no-")
     name = await _resolved(session, intent, noun) if noun in _RELATIONS else _plain(intent.name)
     what = f"{intent.kind} {name}"
@@ -47,6 +51,8 @@ async def read_states(session: Session, objects: Sequence[str]) -> dict[str, str
         if kind == UNNAMED:
             table, _, known = name.rpartition(" ")
             blocks.append(session.queries("state_of_unnamed", table=table, known=known))
+        elif not session.dialect.transactional_ddl:
+            blocks.append(query_of_state(session, kind.removeprefix("no-"), name))
         else:
             blocks.append(session.queries(f"state_of_{kind.removeprefix('no-')}", name=name))
     answers = await session.read(*blocks, doing="looking at what a cut off statement left behind")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler.database.conflicts import CONFLICT
 from reconciler.database.failures import (
     OUR_TABLES_LOCKED,
     copy_line_of,
@@ -38,6 +39,11 @@ def is_lock_timeout(answer: Answer) -> bool:
         and answer.failed_part == "script"
         and sqlstate_of(answer.error) == _LOCK_NOT_AVAILABLE
     )
+
+
+def is_conflict(answer: Answer) -> bool:
+    """True when the step was rolled back since it came into conflict with another transaction."""
+    return answer.error is not None and not answer.lost and sqlstate_of(answer.error) == CONFLICT
 
 
 def failure_of(answer: Answer, step: Step) -> Problem:

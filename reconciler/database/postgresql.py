@@ -9,6 +9,7 @@ from time import monotonic
 
 from reconciler.database.advisory import give_advisory_lock_back, take_advisory_lock
 from reconciler.database.connecting import ConnectionSettings
+from reconciler.database.jobs import wait_for_schema_changes
 from reconciler.database.lease import MARK, Lease
 from reconciler.database.objects import read_states
 from reconciler.database.opening import open_session
@@ -205,7 +206,7 @@ class PostgresDatabase:
         owner = uuid.uuid4()
         lease = None
         try:
-            if session.pooled or self._lease_wanted:
+            if session.pooled or self._lease_wanted or not session.dialect.advisory_locks:
                 await self._make_tables(session)
                 session, fence, lease = await self._take_lease(actor, owner, waiting, taking_over=taking_over)
             else:
@@ -238,7 +239,7 @@ class PostgresDatabase:
         session = await self._open()
         try:
             await session.introduce()
-            if session.pooled or self._lease_wanted:
+            if session.pooled or self._lease_wanted or not session.dialect.advisory_locks:
                 await session.read(session.queries("read_server"), doing="opening the session")
         except ProblemError:
             if session.alive:
@@ -253,6 +254,9 @@ class PostgresDatabase:
         """Take the lease, as soon as nobody has it and no work of who had it goes on; and renew it from now on."""
         while True:
             session = await self._open_introduced()
+            if not session.dialect.transactional_ddl:
+                # what an owner before us has begun must be over, and what we do must not begin beside what others do
+                await wait_for_schema_changes(session, timeout=waiting.left)
             taken_at = monotonic()
             try:
                 fence = await self._take_row(session, actor, owner, taking_over=taking_over, lease=True)
@@ -308,6 +312,10 @@ class PostgresDatabase:
         creations = [session.queries("create_tables"), session.queries("refuse_strangers")]
         if not exists[0]:
             creations.insert(0, session.queries("create_schema"))
+        if not session.dialect.transactional_ddl:
+            for creation in ";\n".join(creations).split(";\n"):
+                await session.alone(creation, doing="creating our tables")
+            return
         # two that make them at once would be in each other's way; who has the lock already has this one too
         creations.insert(0, session.queries("hold_while_working", key=ADVISORY_KEY))
         try:

@@ -11,14 +11,18 @@ _BLOCK = re.compile(r"^-- name: (?P<name>\w+)\n(?P<body>.*?)(?=^-- name: |\Z)", 
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
+_MOST = "postgresql"
+
 Literal = str | int | float | bool | None
 
 
 @cache
 def read_blocks(dialect: str) -> dict[str, str]:
-    """The named blocks of `<dialect>.sql`, without their comments."""
+    """The named blocks of `<dialect>.sql`, without their comments; what it does not say in words of its own, in PostgreSQL's."""
+    shared = read_blocks(_MOST) if dialect != _MOST else {}
     text = Path(__file__).with_name(f"{dialect}.sql").read_text(encoding="utf-8")
-    return {block["name"]: _COMMENT.sub("", block["body"]).strip() for block in _BLOCK.finditer(text)}
+    own = {block["name"]: _COMMENT.sub("", block["body"]).strip() for block in _BLOCK.finditer(text)}
+    return {**shared, **own}
 
 
 class Queries:

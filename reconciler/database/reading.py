@@ -98,7 +98,7 @@ class Reader:
             queries("read_elsewhere", schema=self._schema),
         ]
         blocks = [
-            queries("identity"),
+            queries("identity", place=session.place),
             queries("read_server"),
             queries("read_lock", **_LOCK_KEY),
             queries("read_last_attempt"),
@@ -143,7 +143,7 @@ class Reader:
             initialised=True,
             adoptable=False,
             identity=_identity(identity),
-            engine="postgresql",
+            engine=session.dialect.name,
             server_version=_version(identity),
             read_only=bool(server[0][0]),
             pooled=session.pooled,
@@ -158,7 +158,7 @@ class Reader:
         """Our tables are not all there: find out what is."""
         queries = session.queries
         elsewhere, relations, identity, server = await session.read(
-            queries("identity"),
+            queries("identity", place=session.place),
             queries("read_server"),
             before=[queries("read_elsewhere", schema=self._schema), queries("inspect", schema=self._schema)],
             doing="looking for the migration history",
@@ -208,7 +208,7 @@ class Reader:
             initialised=False,
             adoptable=adoptable,
             identity=_identity(identity),
-            engine="postgresql",
+            engine=session.dialect.name,
             server_version=_version(identity),
             read_only=bool(server[0][0]),
             pooled=session.pooled,

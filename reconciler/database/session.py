@@ -10,11 +10,13 @@ from functools import cached_property, lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from reconciler.database.connecting import ConnectionSettings, connect, engine_unsupported
+from reconciler.database.conflicts import CONFLICT, Conflicts
+from reconciler.database.connecting import ConnectionSettings, connect
 from reconciler.database.copying import exchange
+from reconciler.database.dialect import COCKROACHDB_DIALECT, POSTGRESQL_DIALECT, Dialect
 from reconciler.database.failures import is_error, refused, translate
 from reconciler.database.queries import Queries
-from reconciler.model import ProblemError
+from reconciler.model import Problem, ProblemError, Reason
 
 if TYPE_CHECKING:
     import psycopg
@@ -22,25 +24,11 @@ if TYPE_CHECKING:
 
 BOOKKEEPING_LIMITS = ("SET LOCAL lock_timeout = 10000", "SET LOCAL statement_timeout = 60000")
 """What is written down is written fast, or somebody holds our tables: give up then, and with it the migration's own locks."""
-_SETTINGS = {
-    # the meaning of our own literals must not depend on what a role's defaults say
-    "standard_conforming_strings": "on",
-    # the limits are those of our own statements: each step sets its own
-    "statement_timeout": "60s",
-    "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "0",
-}
-_SETTINGS_SINCE = {140000: {"idle_session_timeout": "0"}, 170000: {"transaction_timeout": "0"}}
-"""More of them, from a version of the server on."""
 _CLOCKS_APART = 3.0
 """Seconds by which the server may count more since we connected than we do: it may have been busy before it looked."""
 _SHORT = 128
 """Characters of the longest text whose literal is remembered."""
-_OWN_SCOPE = (
-    # operators and functions of other people's schemas must not run in our statements, and no row be hidden from us
-    "SET LOCAL search_path = pg_catalog",
-    "SET LOCAL row_security = off",
-)
+_COMMITTED_UNASKED = "auto-committing transaction before processing DDL"
 _CANCEL_PATIENCE = 5.0
 """Seconds the server has to answer a cancel request before the connection is given up."""
 
@@ -56,12 +44,17 @@ class Session:
         self,
         connection: psycopg.AsyncConnection[Any],
         settings: ConnectionSettings,
-        queries: Queries,
+        dialect: Dialect,
+        literal: Callable[[str], str],
         opened_at: float,
     ) -> None:
         self._connection = connection
         self._settings = settings
-        self.queries = queries
+        self.committed_unasked = ""
+        """What the server said when it committed a transaction of ours because a change of the schema followed."""
+        connection.add_notice_handler(self._hear)
+        self.dialect = dialect
+        self.queries = Queries(dialect.name, settings.history_schema, settings.role, literal)
         self.interrupted = False
         self._introduced = False
         """It is known who serves us, and our own process has our settings."""
@@ -93,12 +86,12 @@ class Session:
         def literal(text: str) -> str:
             return remembered(text) if len(text) <= _SHORT else escape(text)
 
-        queries = Queries("postgresql", settings.history_schema, settings.role, literal)
-        if connection.info.parameter_status("crdb_version") is not None:
-            await connection.close()
-            # its schema changes are jobs outside any transaction: what we promise does not hold there
-            raise ProblemError(engine_unsupported("the server is a CockroachDB"))
-        return cls(connection, settings, queries, opened_at)
+        return cls(connection, settings, await _dialect_of(connection), literal, opened_at)
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        told = notice.message_primary or ""
+        if told.startswith(_COMMITTED_UNASKED):
+            self.committed_unasked = told
 
     @property
     def alive(self) -> bool:
@@ -109,6 +102,11 @@ class Session:
     def backend_pid(self) -> int:
         """The process id of our backend."""
         return self._connection.info.backend_pid
+
+    @property
+    def place(self) -> str:
+        """Host and port, to tell one server from another."""
+        return f"{self._connection.info.host}:{self._connection.info.port}"
 
     @property
     def history_schema(self) -> str:
@@ -133,8 +131,8 @@ class Session:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Our settings, by name."""
-        settings = dict(_SETTINGS)
-        for version, more in _SETTINGS_SINCE.items():
+        settings = dict(self.dialect.settings)
+        for version, more in self.dialect.settings_since.items():
             if self.server_version >= version:
                 settings |= more
         return settings
@@ -160,12 +158,24 @@ class Session:
         """The statement that makes us, for the rest of the transaction, the role that our tables belong to."""
         return self.queries("set_local_role") if self._settings.role else "SET LOCAL role TO DEFAULT"
 
+    def durability(self, *, waits: bool) -> tuple[str, ...]:
+        """The statement that says whether this transaction's commit waits for the server's log, where that can be said.
+
+        Args:
+            waits: it does, as far as the server's own settings ask for it.
+        """
+        if not self.dialect.transactional_ddl:
+            return ()
+        return ("SET LOCAL synchronous_commit " + ("TO DEFAULT" if waits else "= off"),)
+
     def bookkeeping_scope(self, script: str) -> tuple[str, ...]:
         """The statements between those of a migration and our records of it, in one transaction.
 
         Args:
             script: the migration's SQL.
         """
+        if self.dialect.resets_alone:
+            return BOOKKEEPING_LIMITS
         return (
             # deferred constraints and triggers must still see the search path of the script
             "SET CONSTRAINTS ALL IMMEDIATE",
@@ -201,9 +211,22 @@ class Session:
     @property
     def reset_message(self) -> str:
         """The statements that undo whatever a migration did to the session, and set our settings again."""
-        if self.pooled:
+        if self.pooled or self.dialect.resets_alone:
             return ""
         return self.queries("reset_session") + ";\n" + self.settings_message
+
+    async def reset(self) -> None:
+        """Undo whatever a migration did to the session, outside of any transaction.
+
+        Raises:
+            ProblemError: the connection broke.
+        """
+        doing = "resetting the session"
+        if self.dialect.resets_alone:
+            await self.command(self.queries("reset_session"), doing=doing)
+            await self.command(self.settings_message, doing=doing)
+        else:
+            await self.command(self.reset_message, doing=doing)
 
     async def read(self, *blocks: str, doing: str, before: Sequence[str] = ()) -> list[list[tuple[Any, ...]]]:
         """Send `blocks` as one message and return the rows of every statement that returns any.
@@ -220,11 +243,13 @@ class Session:
         import psycopg
 
         introducing = not self._introduced
-        opening = (self._introduction,) if introducing else self.local_settings
+        opening = self._introduction if introducing else self.local_settings
         try:
             cursor = self._connection.cursor()
-            scoped = (*_OWN_SCOPE, *blocks) if blocks else ()
-            await cursor.execute(";\n".join((*opening, *before, *scoped)).encode())
+            scoped = (*self.dialect.own_scope, *blocks) if blocks else ()
+            # what a dialect has no words for is empty
+            message = ";\n".join(filter(None, (*opening, *before, *scoped)))
+            await cursor.execute(message.encode())
             answers: list[list[tuple[Any, ...]]] = []
             more: bool | None = True
             while more:
@@ -254,6 +279,22 @@ class Session:
                 return await self.read(*blocks, doing=doing, before=before)
         return answers
 
+    async def read_named(self, block: str, *, doing: str) -> list[dict[str, Any]]:
+        """The rows of one statement, each by the names of its columns.
+
+        Raises:
+            ProblemError: the server refused or the connection broke.
+        """
+        import psycopg
+
+        await self.introduce()
+        try:
+            cursor = await self._connection.cursor().execute(block.encode())
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
+        except psycopg.Error as error:
+            raise translate(error, doing) from None
+
     async def introduce(self) -> None:
         """Find out who serves us and settle our settings, if that is not known yet; nothing else is sent in that message.
 
@@ -264,20 +305,19 @@ class Session:
             await self.read(doing="opening the session")
 
     @property
-    def _introduction(self) -> str:
+    def _introduction(self) -> tuple[str, ...]:
         settings = dict(self.settings)
         if self._settings.role:
             settings["role"] = self._settings.role
-        return self.queries(
-            "introduce",
-            pid=self.backend_pid,
-            age=monotonic() - self._opened_at + _CLOCKS_APART,
-        ).replace(
-            "{settings}",
-            ", ".join(
-                self.queries("introduce_setting", name=name, value=value) for name, value in settings.items()
-            ),
+        introduction = self.queries(
+            "introduce", pid=self.backend_pid, age=monotonic() - self._opened_at + _CLOCKS_APART
         )
+        if "{settings}" not in introduction:
+            return introduction, self.settings_message
+        given = (
+            self.queries("introduce_setting", name=name, value=value) for name, value in settings.items()
+        )
+        return (introduction.replace("{settings}", ", ".join(given)),)
 
     async def transact(self, *blocks: str, doing: str) -> list[list[tuple[Any, ...]]]:
         """Run `blocks` in one transaction of our own, whatever a migration made of the session, and leave that as it is.
@@ -287,28 +327,53 @@ class Session:
         Raises:
             ProblemError: nothing of it is in force, or the connection broke.
         """
-        import psycopg
-
         await self.introduce()
         opening = (
-            "BEGIN",
-            "SET TRANSACTION READ WRITE",
-            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
-            self.local_role,
+            *self.dialect.opening,
+            *(() if self.dialect.resets_alone else (self.local_role,)),
+            *self.dialect.own_scope,
+            *BOOKKEEPING_LIMITS,
+            *self.durability(waits=True),
         )
-        limits = (*BOOKKEEPING_LIMITS, "SET LOCAL synchronous_commit TO DEFAULT")
-        work = asyncio.ensure_future(
-            self.read(*opening, *_OWN_SCOPE, *limits, *blocks, "COMMIT", doing=doing)
-        )
+        conflicts = Conflicts(COCKROACHDB_DIALECT)
+        while True:
+            work = asyncio.ensure_future(self._transact_once((*opening, *blocks, "COMMIT"), doing))
+            try:
+                answers: list[list[tuple[Any, ...]]] = await self._to_the_end(work)
+                return answers
+            except ProblemError as error:
+                # what we write down ourselves can be written once more, on any server
+                if error.problem.sqlstate != CONFLICT or not conflicts.again or self.interrupted:
+                    raise
+            await conflicts.pause()
+
+    async def _transact_once(self, statements: Sequence[str], doing: str) -> list[list[tuple[Any, ...]]]:
+        import psycopg
+
         try:
-            answers: list[list[tuple[Any, ...]]] = await self._to_the_end(work)
-            return answers
+            return await self.read(before=statements, doing=doing)
         except (
             psycopg.errors.UndefinedTable,
             psycopg.errors.UndefinedColumn,
             psycopg.errors.InvalidSchemaName,
         ) as error:
             raise translate(error, doing) from None
+
+    async def alone(self, statement: str, *, doing: str) -> None:
+        """Run one statement that may run twice by itself; again when it came into conflict with others.
+
+        Raises:
+            ProblemError: it failed, or the connection broke.
+        """
+        conflicts = Conflicts(self.dialect)
+        while statement:
+            try:
+                await self.command(statement, doing=doing)
+                return
+            except ProblemError as error:
+                if error.problem.sqlstate != CONFLICT or not conflicts.again:
+                    raise
+            await conflicts.pause()
 
     async def command(self, message: str, *, doing: str) -> None:
         """Send statements that return nothing of interest; none at all for an empty message.
@@ -331,7 +396,9 @@ class Session:
             ProblemError: the connection broke.
         """
         undoing = self.after_rollback(script) if self.pooled else [self.reset_message]
-        await self.command(";\n".join(("ROLLBACK", *undoing)), doing="rolling back")
+        await self.command(";\n".join(filter(None, ("ROLLBACK", *undoing))), doing="rolling back")
+        if self.dialect.resets_alone:
+            await self.reset()
 
     async def roll_back_only(self, script: str) -> None:
         """Undo the transaction that is open, and leave the session as the statements of `script` before it have made it.
@@ -371,6 +438,7 @@ class Session:
             ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
         await self.introduce()
+        self._refuse_unasked_commits()
         work = asyncio.ensure_future(self._exchange(message, many_rows, copy_data))
         try:
             if meanwhile is not None:
@@ -386,6 +454,21 @@ class Session:
         except asyncio.CancelledError:
             self.interrupted = True
             return await self._cancel(work)
+
+    def _refuse_unasked_commits(self) -> None:
+        """Stop when the server has committed what it was not told to commit: nobody knows then what is in force with what.
+
+        Raises:
+            ProblemError: `InternalError`.
+        """
+        if self.committed_unasked:
+            raise ProblemError(
+                Problem(
+                    reason=Reason.INTERNAL_ERROR,
+                    message=f"the server committed a transaction that was still open: {self.committed_unasked}",
+                    remedy="please report this as an error of reconciler; look at what is in force before anything is run again",
+                )
+            )
 
     async def _exchange(
         self, message: str, many_rows: bool = False, copy_data: Sequence[str] = ()
@@ -460,3 +543,28 @@ def _representable(server_encoding: str) -> Callable[[str], str]:
         )
 
     return convert
+
+
+async def _dialect_of(connection: psycopg.AsyncConnection[Any]) -> Dialect:
+    """What kind of server has answered.
+
+    CockroachDB says so in a parameter, which a pooler may keep to itself. The version of a PostgreSQL never has three numbers, so
+    only who shows none of that, or three, is asked.
+
+    Raises:
+        ProblemError: it does not answer.
+    """
+    import psycopg
+
+    if connection.info.parameter_status("crdb_version") is not None:
+        return COCKROACHDB_DIALECT
+    shown = (connection.info.parameter_status("server_version") or "").split(" ")[0]
+    if shown.count(".") == 1 or (shown[:2].isdigit() and "." not in shown):
+        return POSTGRESQL_DIALECT
+    try:
+        cursor = await connection.execute("SELECT version()")
+        row = await cursor.fetchone()
+    except psycopg.Error as error:
+        await connection.close()
+        raise translate(error, "asking what kind of server it is") from None
+    return COCKROACHDB_DIALECT if row is not None and "CockroachDB" in str(row[0]) else POSTGRESQL_DIALECT

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from reconciler.database.ambiguity import AMBIGUOUS, committed, settled
+from reconciler.database.conflicts import CONFLICT, Conflicts
 from reconciler.database.indexes import hidden_invalid_index, tell_of_leftovers, with_leftovers
 from reconciler.database.lease import MARK
 from reconciler.database.messages import may_return_rows
@@ -22,7 +24,7 @@ from reconciler.database.outcome import (
 from reconciler.database.patience import LockPatience
 from reconciler.database.step_rows import ROW_GONE, StepRow
 from reconciler.model import Place, Problem, ProblemError, Reason, Statement, Step, StepResult
-from reconciler.sqltext import OPAQUE, Intent, intent_of, settings_in_force
+from reconciler.sqltext import OPAQUE, Intent, cockroachdb_intent_of, intent_of, settings_in_force
 from reconciler.sqltext.classification import (
     begins_read_only,
     commits,
@@ -67,6 +69,7 @@ class _Run:
         self._step = step
         self._row = StepRow(writer, step)
         self._done = step.first_statement
+        self._conflicts = Conflicts(writer.session.dialect)
         self._block_writes = True
         self._block_repeatable = True
         self._repeatable = False
@@ -105,7 +108,7 @@ class _Run:
         elapsed = self._row.elapsed
         if session.interrupted:
             raise asyncio.CancelledError
-        await session.command(session.reset_message, doing="resetting the session")
+        await session.reset()
         return StepResult(duration=elapsed, durable=True, warnings=tuple(self._warnings))
 
     async def _run_all(self) -> Problem | None:
@@ -179,10 +182,20 @@ class _Run:
             if problem is None:
                 self._done = index + 1
             return problem
-        intent = intent_of(statement, part)
-        if intent is None:
-            return await self._run_with_record(index)
-        return await self._run_alone(index, intent, part)
+        intent = self._intent_of(statement, part)
+        run = self._run_with_record(index) if intent is None else self._run_alone(index, intent, part)
+        problem = await run
+        if problem is not None and problem.sqlstate == CONFLICT and self._conflicts.again:
+            # rolled back for certain, and nothing of it is in force
+            await self._conflicts.pause()
+            return await self._run_one(index)
+        return problem
+
+    def _intent_of(self, statement: Statement, part: list[Token] | None = None) -> Intent | None:
+        """What to write down before a statement that runs by itself; None for one that a transaction can hold."""
+        if self._session.dialect.transactional_ddl:
+            return intent_of(statement, part)
+        return cockroachdb_intent_of(statement, part)
 
     async def _begin_block(self, index: int, part: list[Token]) -> Problem | None:
         """Begin the script's own transaction, with all that each of ours begins with."""
@@ -221,6 +234,14 @@ class _Run:
         from reconciler.database.failures import sqlstate_of
 
         ran, sqlstate = len(results) - 1 - self._statements_before, sqlstate_of(results[-1])
+        if (
+            not session.dialect.transactional_ddl
+            and sqlstate in AMBIGUOUS
+            and await committed(self._writer, step, index + 1)
+        ):
+            self._done = index + 1
+            self._row.settled()
+            return None
         if ran > 1:
             if sqlstate == _NOT_PREPARED and self._row.lasting:
                 # a function of the script's has thrown away what was prepared
@@ -247,11 +268,17 @@ class _Run:
         what, state = await sighting(self._session, intent)
         await self._row.announce(self._done, index, what, state)
         problem = await self._send(index, self._time_limits(part))
-        self._repeatable = intent.is_repeatable
-        if problem is None:
+        if not self._session.dialect.transactional_ddl:
+            if problem is not None:
+                if self._session.alive and problem.sqlstate not in AMBIGUOUS:
+                    # nothing of it is in force, and nothing goes on
+                    self._row.settled()
+                problem = await settled(self._writer, self._step, index, problem, what, state)
+        elif problem is None:
             problem = await hidden_invalid_index(self._session, self._step, index, what)
         elif self._session.alive and not self._session.interrupted:
             problem = await with_leftovers(self._session, problem, what, state)
+        self._repeatable = intent.is_repeatable and self._session.dialect.transactional_ddl
         if problem is not None:
             return problem
         warning = await tell_of_leftovers(self._writer, self._step, what)
@@ -260,7 +287,7 @@ class _Run:
         self._done = index + 1
         self._row.settled()
         following = self._step.statements[index + 1 : index + 2]
-        if following and intent_of(following[0]) is None:
+        if following and self._intent_of(following[0]) is None:
             await self._row.record(self._done)
         return None
 

@@ -37,7 +37,7 @@ class StepRow:
         self._intent = _NO_INTENT
         self._scope = (
             *writer.session.bookkeeping_scope(step.script.text),
-            "SET LOCAL synchronous_commit TO DEFAULT",
+            *writer.session.durability(waits=True),
         )
         # whatever the script has made the default
         self._attempt_id = str(uuid.uuid4())
@@ -78,7 +78,7 @@ class StepRow:
                 "insert_event", **writer.records.empty_event("started", **{**facts, **going_on})
             )
         # behind a pooler what is prepared is not there any more in the next transaction
-        lasting = not self._session.pooled
+        lasting = not self._session.pooled and not self._session.dialect.resets_alone
         rows, *_ = await writer.write(
             row,
             started,

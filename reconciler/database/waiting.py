@@ -28,6 +28,11 @@ class Waiting:
         self._on_waiting = on_waiting
         self._pause = _FIRST_PAUSE
 
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over, 0 when it is."""
+        return max(0.0, self._deadline - monotonic())
+
     async def pause(self, holder: LockHolder) -> None:
         """Wait a moment before the next attempt.
 

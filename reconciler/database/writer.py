@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
+from reconciler.database.ambiguity import AMBIGUOUS, committed
+from reconciler.database.conflicts import Conflicts
+from reconciler.database.failures import sqlstate_of
 from reconciler.database.lease import Lease, opening_of_transaction
-from reconciler.database.messages import StepMessage, may_return_rows, run_message
+from reconciler.database.messages import Answer, StepMessage, may_return_rows, run_message
 from reconciler.database.objects import read_states
 from reconciler.database.outcome import (
     failure_of,
     interrupted,
+    is_conflict,
     is_lock_timeout,
     lock_lost,
 )
@@ -163,7 +167,7 @@ class HeldLock:
                 return await run_statements(self, step)
 
     async def _run_transaction(self, step: Step, following: Sequence[Step], *, durable: bool) -> StepResult:
-        patience = LockPatience()
+        patience, conflicts = LockPatience(), Conflicts(self._session.dialect)
         started = monotonic()
         if self._announced is not None and self._announced.step is not step:
             await self._take_back()
@@ -189,7 +193,15 @@ class HeldLock:
                 raise asyncio.CancelledError
             if answer.committed:
                 self._unflushed = not durable
+                if self._session.dialect.resets_alone:
+                    await self._session.reset()
                 return StepResult(duration=answer.duration, durable=durable)
+            if await self._committed_all_the_same(step, answer):
+                return StepResult(duration=monotonic() - started, durable=True)
+            if is_conflict(answer) and conflicts.again:
+                await self._session.roll_back(step.script.text)
+                await conflicts.pause()
+                continue
             if not is_lock_timeout(answer):
                 break
             self.watch.timed_out(step.lock_timeout)
@@ -202,6 +214,14 @@ class HeldLock:
             step, problem, attempt.attempt_id, elapsed=monotonic() - started, begun=begun
         )
         raise ProblemError(problem)
+
+    async def _committed_all_the_same(self, step: Step, answer: Answer) -> bool:
+        """Whether a step whose transaction was told to have failed is in force: there is a server that may say so."""
+        if self._session.dialect.transactional_ddl or answer.error is None or not self._session.alive:
+            return False
+        if self._session.in_transaction or sqlstate_of(answer.error) not in AMBIGUOUS:
+            return False
+        return await committed(self, step, None)
 
     def _attempt_at(self, step: Step) -> _Attempt:
         """A new attempt at `step`."""
@@ -276,11 +296,11 @@ class HeldLock:
             durable: the commit waits for the server's log.
             begun: the journal already says that the attempt began.
         """
-        queries = self._session.queries
+        session, queries = self._session, self._session.queries
         step = attempt.step
         started = (
             # the journal's word that we began must outlive the transaction it announces; it need not be waited for
-            ("BEGIN", "SET LOCAL synchronous_commit = off", queries.attempts(attempt.started), "COMMIT")
+            ("BEGIN", *session.durability(waits=False), queries.attempts(attempt.started), "COMMIT")
             if not begun
             else ()
         )
@@ -291,13 +311,13 @@ class HeldLock:
             f"SET LOCAL statement_timeout = {_milliseconds(step.statement_timeout)}",
         ]
         if not durable:
-            before.append("SET LOCAL synchronous_commit = off")
+            before += session.durability(waits=False)
         history = [attempt.history]
         if step.version in self._in_doubt and step.direction is Direction.UP:
             history.insert(0, queries("forget_failed_row", version=step.version))
         after = (
             *self._session.bookkeeping_scope(step.script.text),
-            "SET LOCAL synchronous_commit " + ("TO DEFAULT" if durable else "= off"),
+            *session.durability(waits=durable),
             *history,
             queries.attempts(attempt.succeeded, *([announced.started] if announced else ())),
             self.fence,
@@ -450,7 +470,9 @@ class HeldLock:
                 # an advisory lock lives and dies with the session
                 await self._session.close()
         if self._lease is not None:
-            await self._lease.close(release=not released)
+            # a change of the schema that was under way to the server when the connection broke may arrive yet: let the lease run out
+            may_arrive = not self._session.dialect.transactional_ddl
+            await self._lease.close(release=not released and not may_arrive)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,0 +1,38 @@
+"""Transactions that came into conflict with others and were rolled back for certain: CockroachDB asks its clients to try again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from reconciler.database.dialect import Dialect
+
+CONFLICT = "40001"
+"""The SQLSTATE of such a transaction."""
+MOST_CONFLICTS = 10
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+"""Seconds of the longest pause, before some of it is left out by chance."""
+
+
+class Conflicts:
+    """How often one thing may be tried again.
+
+    Args:
+        dialect: of the server. On PostgreSQL whoever asks for serialisable transactions decides what is to be tried again.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._left = 0 if dialect.transactional_ddl else MOST_CONFLICTS
+        self._pause = _FIRST_PAUSE
+
+    @property
+    def again(self) -> bool:
+        """It may be tried once more."""
+        return self._left > 0
+
+    async def pause(self) -> None:
+        """Wait a moment, longer each time."""
+        self._left -= 1
+        await asyncio.sleep(self._pause * (0.5 + random.random() / 2))
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
