@@ -19,13 +19,11 @@ from reconciler.database import (
     PemFiles,
     PemUse,
     complete_dsn,
-    engine_unsupported,
     open_database,
 )
 from reconciler.manifest import (
     DatabaseTarget,
     Embedded,
-    Engine,
     Literal,
     Manifest,
     ManifestReader,
@@ -210,17 +208,11 @@ class Connector:
     def open(
         self, environment: str, target: DatabaseTarget, timeouts: Timeouts, *, show_queries: bool = False
     ) -> Database:
-        """A database that connects at its first use. Its secret is resolved anew for every connection.
-
-        An engine that is not supported is a `ManifestInvalid` problem of that use.
-        """
+        """A database that connects at its first use. Its secret is resolved anew for every connection."""
 
         limit = ConnectionLimit(self._max_connections) if self._max_connections is not None else None
 
         async def settings() -> ConnectionSettings:
-            if target.engine is Engine.COCKROACHDB:
-                named = f"database {target.name} of {environment} is declared as cockroachdb"
-                raise ProblemError(engine_unsupported(named))
             return replace(
                 await self._settings(environment, target, timeouts), limit=limit, show_queries=show_queries
             )
@@ -275,6 +267,8 @@ class Connector:
             connect_timeout=timeouts.connect,
             role=target.role,
             history_schema=target.history_schema,
+            engine=target.engine.value,
+            lock=target.lock.value,
             root_certificate=await pem("ca", target.ca),
             client_certificate=await pem("client_certificate", target.client_certificate),
             client_key=await pem("client_key", target.client_key),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from reconciler.database.certificates import PemFiles, PemUse
-from reconciler.database.connecting import ConnectionSettings, complete_dsn, engine_unsupported
+from reconciler.database.connecting import ConnectionSettings, complete_dsn
 from reconciler.database.limiting import ConnectionLimit
 from reconciler.model import Database
 
@@ -15,7 +15,6 @@ __all__ = [
     "PemFiles",
     "PemUse",
     "complete_dsn",
-    "engine_unsupported",
     "open_database",
 ]
 

@@ -46,6 +46,7 @@ class ConnectionSettings:
             DSN's own choice.
         client_certificate: path of a PEM file to show to the server, or None for the DSN's own choice.
         client_key: path of its private key, or None for the DSN's own choice.
+        engine: what the server must be, `auto` for whatever it is.
         lock: `auto`, or `lease` also where the server has advisory locks.
         lease: seconds that a lease lasts unless it is renewed.
         limit: counts the database's connections; None when there may be any number.
@@ -60,6 +61,7 @@ class ConnectionSettings:
     root_certificate: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
+    engine: str = "auto"
     lock: str = "auto"
     lease: float = 60.0
     limit: ConnectionLimit | None = None
@@ -119,12 +121,17 @@ def complete_dsn(settings: ConnectionSettings) -> Secret:
     return Secret(dsn)
 
 
-def engine_unsupported(what: str) -> Problem:
-    """The problem of a database server that this version cannot work with."""
+def engine_mismatch(expected: str, found: str) -> Problem:
+    """The problem of a server of another kind than was declared.
+
+    Args:
+        expected: what the manifest or `DB_DRIVER` says.
+        found: what answered.
+    """
     return Problem(
-        reason=Reason.ENGINE_UNSUPPORTED,
-        message=f"{what}, which this version of reconciler does not work with yet",
-        remedy="use a PostgreSQL database, 13 or newer, and connect to it directly",
+        reason=Reason.ENGINE_MISMATCH,
+        message=f"the server is {found}, and engine says {expected}",
+        remedy=f"correct the DSN, or set engine to {found} or auto",
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from reconciler.database.advisory import give_advisory_lock_back, take_advisory_lock
-from reconciler.database.connecting import ConnectionSettings
+from reconciler.database.connecting import ConnectionSettings, engine_mismatch
 from reconciler.database.jobs import wait_for_schema_changes
 from reconciler.database.lease import MARK, Lease
 from reconciler.database.objects import read_states
@@ -173,7 +173,11 @@ class PostgresDatabase:
         if self._session is not None and self._session.alive and not self._session.interrupted:
             return self._session
         await self.close()
-        self._session, settings = await open_session(self._settings)
+        session, settings = await open_session(self._settings)
+        if settings.engine not in ("auto", session.dialect.name):
+            await session.close()
+            raise ProblemError(engine_mismatch(settings.engine, session.dialect.name))
+        self._session = session
         self._show_queries = settings.show_queries
         self._lease_wanted = settings.lock == "lease"
         self._lease_seconds = settings.lease

@@ -19,6 +19,7 @@ from reconciler.manifest.values import (
     DownPolicy,
     DriftPolicy,
     Engine,
+    LockKind,
     Manifest,
     OnFailure,
     OutOfOrderPolicy,
@@ -80,6 +81,10 @@ _DATABASE_KEYS: Record[dict[str, Any]] = Record(
             "The private key of `client_certificate`: where its PEM text is kept, or the path of a PEM file.",
         ),
         "engine": Key(Choice(Engine), "Which database server is expected; `auto` asks it."),
+        "lock": Key(
+            Choice(LockKind),
+            "`auto`: an advisory lock on PostgreSQL, a lease on CockroachDB and behind a connection pooler. `lease`: a lease everywhere.",
+        ),
         "role": Key(OrNull(_IDENTIFIER), "A role to `SET ROLE` to before anything runs."),
         "history_schema": Key(
             _SCHEMA, "The schema in which `schema_migrations` and the tables beside it live."

@@ -20,6 +20,13 @@ class Engine(StrEnum):
     COCKROACHDB = "cockroachdb"
 
 
+class LockKind(StrEnum):
+    """What makes one writer of many."""
+
+    AUTO = "auto"
+    LEASE = "lease"
+
+
 class DownPolicy(StrEnum):
     """Whether the database may be brought to a lower version."""
 
@@ -136,6 +143,7 @@ class DatabaseTarget:
         client_certificate: PEM text or path of the certificate to show to the server, or None for the driver's own choice.
         client_key: PEM text or path of its private key, or None for the driver's own choice.
         engine: which server is expected.
+        lock: an advisory lock where the server has them and is reached directly, or a lease everywhere.
         role: `SET ROLE` to this before anything runs, or None.
         history_schema: where our tables live.
     """
@@ -146,6 +154,7 @@ class DatabaseTarget:
     client_certificate: Reference | None = None
     client_key: Reference | None = None
     engine: Engine = Engine.AUTO
+    lock: LockKind = LockKind.AUTO
     role: str | None = None
     history_schema: str = "public"
 

@@ -67,7 +67,7 @@ class Reason(StrEnum):
     ROLLOUT_STOPPED = "RolloutStopped"
     VERSION_NOT_DECLARED = "VersionNotDeclared"
     REPAIR_REFUSED = "RepairRefused"
-    ENGINE_UNSUPPORTED = "EngineUnsupported"
+    ENGINE_MISMATCH = "EngineMismatch"
     HOOKS_NOT_ALLOWED = "HooksNotAllowed"
     SECRET_NOT_ALLOWED = "SecretNotAllowed"
     # run
@@ -164,7 +164,7 @@ _TRAITS: dict[Reason, _Traits] = {
     Reason.ROLLOUT_STOPPED: _stalled(""),
     Reason.VERSION_NOT_DECLARED: _stalled(""),
     Reason.REPAIR_REFUSED: _stalled(""),
-    Reason.ENGINE_UNSUPPORTED: _stalled(""),
+    Reason.ENGINE_MISMATCH: _stalled(""),
     Reason.HOOKS_NOT_ALLOWED: _stalled("verification"),
     Reason.SECRET_NOT_ALLOWED: _stalled("verification"),
     Reason.SECRET_UNAVAILABLE: _retrying("connection"),

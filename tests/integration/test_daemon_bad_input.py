@@ -155,9 +155,9 @@ def test_two_files_for_one_environment(scene: Scene) -> None:
     scene.repository.write({"manifests/worse.yaml": None})
 
 
-def test_an_engine_that_is_not_supported(scene: Scene) -> None:
+def test_an_engine_that_is_another_than_declared(scene: Scene) -> None:
     scene.break_it({"manifests/bad.yaml": manifest(scene.bad, 1, "  engine: cockroachdb\n")})
-    problem = scene.daemon.wait_problem("bad", "EngineUnsupported")
+    problem = scene.daemon.wait_problem("bad", "EngineMismatch")
     assert "cockroachdb" in problem["message"]
 
 
