@@ -10,6 +10,9 @@ import pytest
 
 from reconciler.model import ProblemError, Reason
 from tests.applying import actor, bring, database_at, declare, migration, table
+from tests.command_line import CommandLine
+from tests.daemon import manifest
+from tests.git import Repository
 from tests.looking import applied
 from tests.poolers import Pooler, require_pgbouncer
 from tests.servers import TestServer
@@ -319,3 +322,14 @@ async def test_a_pooler_that_is_restarted_is_waited_out(
     assert again.problem is None
     assert applied(fresh_database) == [1]
     await database.close()
+
+
+def test_a_manifest_may_ask_for_a_lease(
+    reconciler: CommandLine, git_repository: Repository, fresh_database: str
+) -> None:
+    declared = manifest(fresh_database, 1).replace("  dsn:", "  lock: lease\n  dsn:")
+    git_repository.commit("Declare", {"manifests/dev.yaml": declared, "migrations/1_a.sql": table("a")})
+    reconciler.enter(git_repository.path)
+    assert reconciler("up").exit == 0
+    with psycopg.connect(fresh_database) as connection:
+        assert connection.execute("SELECT mode FROM schema_migrations_lock").fetchone() == ("lease",)
