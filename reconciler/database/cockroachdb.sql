@@ -37,10 +37,14 @@ ORDER BY n.nspname = :schema DESC, n.nspname, c.relname
 
 -- name: read_marks
 -- Rows have no version that could be read without the internals, so all of them are looked at.
-SELECT current_database()::TEXT, held.renewed_at::TEXT, held.fence, current_setting('transaction_read_only'), version(),
+SELECT current_database()::TEXT, held.renewed_at::TEXT, held.fence,
+       concat_ws('|', held.owner::TEXT, coalesce(held.environment, '-'), coalesce(held.database_name, '-'), held.repository),
+       current_setting('transaction_read_only'), version(),
        current_schemas(false)::TEXT,
        (SELECT md5(coalesce(string_agg(concat_ws('|', row.version::TEXT, row.name, row.checksum, row.status, row.direction,
-                                                 row.token_checksum, row.down_checksum, row.statements_done::TEXT,
+                                                 row.token_checksum, row.down_checksum, (row.down_script IS NULL)::TEXT,
+                                                 row.transactional::TEXT, row.irreversible::TEXT, coalesce(row.git_revision, '-'),
+                                                 row.statements_done::TEXT,
                                                  row.statements_total::TEXT, row.statements_digest, row.intent_digest,
                                                  row.intent_object, row.intent_before), '/' ORDER BY row.version), ''))
         FROM {history} AS row)

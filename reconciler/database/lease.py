@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from reconciler.database.connecting import ConnectionSettings
@@ -29,6 +29,15 @@ _RENEWALS = 4
 """In the time that a lease lasts."""
 _AFTER_FAILURE = 1.0
 """Seconds until a renewal that failed is tried again."""
+_LAST_WORD = 5.0
+"""Seconds that giving back a lease may take of which nobody knows whether it was ours."""
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def passed() -> float:
+    """Seconds that have passed since some moment, as the server counts them too: nobody sets this clock, and while this machine
+    sleeps it goes on."""
+    return time.clock_gettime(_CLOCK)
 
 
 class Lease:
@@ -39,7 +48,7 @@ class Lease:
         owner: what the row says of us, of this one attempt.
         fence: what was counted up when we took it.
         seconds: how long it lasts.
-        taken_at: when the lease was asked for, by the clock of `time.monotonic`.
+        taken_at: when the lease was asked for, by the clock of `passed`.
     """
 
     def __init__(
@@ -64,7 +73,6 @@ class Lease:
         Raises:
             ProblemError: there is no second connection to be had.
         """
-        self._session = await self._connect()
         await self._renew()
         self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
 
@@ -74,7 +82,7 @@ class Lease:
         Raises:
             ProblemError: `LockLost`: somebody took it, or it was not renewed in time.
         """
-        if self._lost or monotonic() - self._confirmed_at > self._seconds * (1 - 1 / _RENEWALS):
+        if self._lost or passed() - self._confirmed_at > self._seconds * (1 - 1 / _RENEWALS):
             raise ProblemError(lock_lost())
 
     async def close(self, *, release: bool) -> None:
@@ -85,8 +93,7 @@ class Lease:
         """
         if self._renewing is not None:
             self._renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewing
+            await asyncio.wait([self._renewing])
             self._renewing = None
         if self._session is not None:
             if release:
@@ -98,22 +105,43 @@ class Lease:
             self._session = None
 
     async def _renew_for_ever(self) -> None:
-        pause = self._seconds / _RENEWALS
+        interval = self._seconds / _RENEWALS
+        pause = interval
         while not self._lost:
             await asyncio.sleep(pause)
-            try:
-                await self._renew()
-                pause = self._seconds / _RENEWALS
-            except ProblemError:
-                # what is sent next is stopped by `confirm` when this goes on for too long
-                pause = min(_AFTER_FAILURE, self._seconds / _RENEWALS)
+            # what is sent next is stopped by `confirm` when this fails for too long
+            pause = interval if await self._renewed(within=interval) else min(_AFTER_FAILURE, interval)
+
+    async def _renewed(self, *, within: float) -> bool:
+        """Renew once; whether that is done within so many seconds."""
+        import psycopg
+
+        attempt = asyncio.ensure_future(self._renew())
+        try:
+            done, _ = await asyncio.wait([attempt], timeout=within)
+        finally:
+            if not attempt.done():
+                # a connection on which nothing is heard is not asked to cancel, which would be waited for as well
+                attempt.cancel()
+                session, self._session = self._session, None
+                if session is not None:
+                    await session.close()
+                await asyncio.wait([attempt])
+        if not done:
+            return False
+        try:
+            attempt.result()
+        except (ProblemError, psycopg.Error):
+            # the latter when our tables are gone
+            return False
+        return True
 
     async def _connect(self) -> Session:
         # beside the connection that works
         return await Session.open(replace(await self._settings(), needs=2))
 
     async def _renew(self) -> None:
-        asked_at = monotonic()
+        asked_at = passed()
         session = self._session
         if session is None or not session.alive:
             session = self._session = await self._connect()
@@ -124,6 +152,13 @@ class Lease:
             self._confirmed_at = asked_at
         else:
             self._lost = True
+
+
+async def withdraw(session: Session, owner: str) -> None:
+    """Give back what may have been given to `owner`, in an attempt that was cancelled; never fails."""
+    with contextlib.suppress(ProblemError, TimeoutError):
+        async with asyncio.timeout(_LAST_WORD):
+            await session.transact(session.queries("withdraw_lease", owner=owner), doing="releasing the lock")
 
 
 def opening_of_transaction(session: Session, owner: str, fence: int) -> tuple[str, ...]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from time import monotonic
 
 from reconciler.database.advisory import give_advisory_lock_back, take_advisory_lock
+from reconciler.database.ambiguity import AMBIGUOUS
+from reconciler.database.conflicts import CONFLICT, Conflicts
 from reconciler.database.connecting import ConnectionSettings, engine_mismatch
+from reconciler.database.dialect import COCKROACHDB_DIALECT
 from reconciler.database.jobs import wait_for_schema_changes
-from reconciler.database.lease import MARK, Lease
+from reconciler.database.lease import MARK, Lease, passed, withdraw
 from reconciler.database.objects import read_states
 from reconciler.database.opening import open_session
 from reconciler.database.queries import Literal
@@ -256,12 +260,13 @@ class PostgresDatabase:
         self, actor: Actor, owner: uuid.UUID, waiting: Waiting, *, taking_over: bool
     ) -> tuple[Session, int, Lease]:
         """Take the lease, as soon as nobody has it and no work of who had it goes on; and renew it from now on."""
+        conflicts = Conflicts(COCKROACHDB_DIALECT)
         while True:
             session = await self._open_introduced()
             if not session.dialect.transactional_ddl:
                 # what an owner before us has begun must be over, and what we do must not begin beside what others do
                 await wait_for_schema_changes(session, timeout=waiting.left)
-            taken_at = monotonic()
+            taken_at = passed()
             try:
                 fence = await self._take_row(session, actor, owner, taking_over=taking_over, lease=True)
             except ProblemError as error:
@@ -271,7 +276,11 @@ class PostgresDatabase:
                         held or LockHolder("work that goes on after its owner", "lease", None)
                     )
                     continue
-                if session.alive:
+                if error.problem.sqlstate == CONFLICT and conflicts.again:
+                    # another one takes it at this very moment
+                    await conflicts.pause()
+                    continue
+                if session.alive and error.problem.sqlstate not in AMBIGUOUS:
                     raise
                 # whether it was given to us before the connection broke, the row says
                 session = await self._open_introduced()
@@ -281,14 +290,16 @@ class PostgresDatabase:
                 if not rows:
                     raise
                 fence = int(rows[0][0])
+            except asyncio.CancelledError:
+                # nobody is to wait until a lease runs out that we may have been given
+                with contextlib.suppress(ProblemError):
+                    await withdraw(await self._open(), str(owner))
+                raise
             lease = Lease(self._settings, str(owner), fence, self._lease_seconds, taken_at)
             try:
                 await lease.begin()
             except BaseException:
-                await session.transact(
-                    session.queries("release_lock_row", owner=str(owner), fence=fence),
-                    doing="releasing the lock",
-                )
+                await withdraw(session, str(owner))
                 await lease.close(release=False)
                 raise
             return session, fence, lease
@@ -317,8 +328,7 @@ class PostgresDatabase:
         if not exists[0]:
             creations.insert(0, session.queries("create_schema"))
         if not session.dialect.transactional_ddl:
-            for creation in ";\n".join(creations).split(";\n"):
-                await session.alone(creation, doing="creating our tables")
+            await _make_one_by_one(session, ";\n".join(creations).split(";\n"))
             return
         # two that make them at once would be in each other's way; who has the lock already has this one too
         creations.insert(0, session.queries("hold_while_working", key=ADVISORY_KEY))
@@ -371,6 +381,22 @@ class PostgresDatabase:
         raise ProblemError(lock_held(seen.holder or LockHolder("the holder of a lease", "lease", None)))
 
 
+async def _make_one_by_one(session: Session, creations: Sequence[str]) -> None:
+    conflicts = Conflicts(session.dialect)
+    for creation in creations:
+        while True:
+            try:
+                await session.alone(creation, doing="creating our tables")
+                break
+            except ProblemError as error:
+                # somebody else makes it at this very moment; once that is done, there is nothing to do
+                if error.problem.sqlstate not in _MADE_MEANWHILE or not conflicts.again:
+                    raise
+            await conflicts.pause()
+
+
+_MADE_MEANWHILE = ("23505", "42P07", "42701")
+"""SQLSTATEs of what is made `IF NOT EXISTS` and exists."""
 _BOOKKEEPING_PATIENCE = 5.0
 """Seconds to wait for the lock in order to write one event."""
 _KEY: dict[str, Literal] = {"key_high": ADVISORY_KEY >> 32, "key_low": ADVISORY_KEY & 0xFFFFFFFF}

@@ -370,6 +370,10 @@ RETURNING fence
 -- After an attempt to take the lease whose answer never came.
 SELECT fence FROM {lock} WHERE id = 1 AND owner = :owner AND mode = 'lease' AND expires_at > pg_catalog.clock_timestamp()
 
+-- name: withdraw_lease
+-- After an attempt to take it that was cancelled, whoever knows what came of it.
+UPDATE {lock} SET owner = NULL, holder = NULL, since = NULL, expires_at = NULL WHERE id = 1 AND owner = :owner AND mode = 'lease'
+
 -- name: renew_lease
 UPDATE {lock}
 SET renewed_at = pg_catalog.clock_timestamp(), expires_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => :seconds)
