@@ -218,13 +218,9 @@ class PostgresDatabase:
                 await self._make_tables(session)
                 session, fence, lease = await self._take_lease(actor, owner, waiting, taking_over=taking_over)
             else:
-                session = await take_advisory_lock(session, self._reader, waiting, self._open)
-                try:
-                    await self._make_tables(session)
-                    fence = await self._take_row(session, actor, owner, taking_over=taking_over)
-                except ProblemError:
-                    await give_advisory_lock_back(session)
-                    raise
+                session, fence = await self._take_advisory(
+                    session, actor, owner, waiting, taking_over=taking_over
+                )
         except ProblemError:
             raise
         except BaseException:
@@ -255,6 +251,23 @@ class PostgresDatabase:
             session = await self._open()
             await session.introduce()
         return session
+
+    async def _take_advisory(
+        self, session: Session, actor: Actor, owner: uuid.UUID, waiting: Waiting, *, taking_over: bool
+    ) -> tuple[Session, int]:
+        """Take the advisory lock, as soon as nobody has that nor a lease."""
+        assert self._reader is not None
+        while True:
+            session = await take_advisory_lock(session, self._reader, waiting, self._open)
+            try:
+                await self._make_tables(session)
+                return session, await self._take_row(session, actor, owner, taking_over=taking_over)
+            except ProblemError as error:
+                await give_advisory_lock_back(session)
+                if error.problem.reason is not Reason.LOCK_HELD or error.problem.sqlstate:
+                    raise
+            held = (await self._read_with(session)).holder
+            await waiting.pause(held or LockHolder("the holder of a lease", "lease", None))
 
     async def _take_lease(
         self, actor: Actor, owner: uuid.UUID, waiting: Waiting, *, taking_over: bool
