@@ -10,6 +10,9 @@
   CockroachDB may send fails at its end.
 - `cockroach_url`: DSN of a real CockroachDB, from COCKROACH_URL; for tests marked `cockroach`.
 
+With `--through-pooler` the ways to the shared servers lead through a PgBouncer in transaction mode; only tests that take such a way
+are run then, and those marked `direct` are skipped. The tests' own `psycopg.connect` goes past it, as does `server.direct_dsn`.
+
 Over all of them the canaries watch that no secret gets out: `tests/canaries.py`.
 """
 
@@ -20,6 +23,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -27,6 +31,7 @@ from tests.canaries import canaries, pytest_runtest_makereport
 from tests.cockroach.simulator import Simulator
 from tests.command_line import CommandLine
 from tests.git import Repository
+from tests.poolers import Pooler, past_poolers, require_pgbouncer
 from tests.servers import TestServer, installation
 from tests.wire import Loop
 
@@ -38,11 +43,43 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_POOL_SIZE = 6
+"""Connections to the server for each role and database: fewer than there are clients, and more than those that tests keep busy."""
+_WAYS_TO_SERVERS = {"server", "any_server"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--through-pooler",
+        action="store_true",
+        help="run the tests that use a shared server through a PgBouncer in transaction mode, and no others",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--through-pooler"):
+        return
+    kept: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
+        (kept if fixtures & _WAYS_TO_SERVERS else others).append(item)
+        direct = item.get_closest_marker("direct")
+        if direct is not None:
+            item.add_marker(pytest.mark.skip(reason=f"not through a pooler: {direct.args[0]}"))
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
+
+
 class _Servers:
     """The session's servers by major version, each started when first asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, through_pooler: bool) -> None:
         self._folder = folder
+        self._through_pooler = through_pooler
+        self._poolers: list[Pooler] = []
+        self.pooled: dict[int, TestServer] = {}
+        """The servers by the port of the pooler before them."""
         self._running: dict[int, TestServer] = {}
 
     def get(self, major: int) -> TestServer:
@@ -50,9 +87,17 @@ class _Servers:
             server = make_server(major, self._folder / str(major))
             server.start()
             self._running[major] = server
+            if self._through_pooler:
+                pooler = Pooler(server, pool_size=_POOL_SIZE)
+                self._poolers.append(pooler)
+                pooler.start()
+                server.pooler_port = pooler.port
+                self.pooled[pooler.port] = server
         return self._running[major]
 
     def close(self) -> None:
+        for pooler in self._poolers:
+            pooler.close()
         for server in self._running.values():
             server.close()
 
@@ -69,9 +114,16 @@ def make_server(major: int, folder: Path) -> TestServer:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
-    servers = _Servers(tmp_path_factory.mktemp("servers"))
-    yield servers
+def servers(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[_Servers]:
+    through_pooler = bool(pytestconfig.getoption("--through-pooler"))
+    if through_pooler:
+        require_pgbouncer()
+    servers = _Servers(tmp_path_factory.mktemp("servers"), through_pooler=through_pooler)
+    with pytest.MonkeyPatch.context() as patch:
+        if through_pooler:
+            # what is tested goes through the pooler; the tests' own sessions, which look on and stand in the way, do not
+            patch.setattr(psycopg, "connect", past_poolers(servers.pooled))
+        yield servers
     servers.close()
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reconciler.embedded.account import choose_account
+from reconciler.embedded.cluster import SUPERUSER
 from tests.servers import TestServer, free_port
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
@@ -38,20 +42,20 @@ class Pooler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.close()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = self._folder / "pgbouncer.ini"
         users = self._folder / "users.txt"
-        names = [row[0] for row in self._server.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin")]
-        users.write_text("".join(f'"{name}" ""\n' for name in names))
+        users.write_text(f'"{SUPERUSER}" ""\n')
         settings.write_text(
             f"[databases]\n* = host={self._server.socket_directory} port={self._server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
-            f"default_pool_size = {self._pool_size}\nmax_client_conn = 500\nserver_lifetime = 3600\n"
+            # roles that a test makes are found when they come
+            f"auth_user = {SUPERUSER}\nauth_query = SELECT rolname::text, '' FROM pg_roles WHERE rolname = $1 AND rolcanlogin\n"
+            f"default_pool_size = {self._pool_size}\nmax_client_conn = 1000\nserver_lifetime = 3600\n"
             f"admin_users = postgres\nlogfile = {self._folder}/log\npidfile = {self._folder}/pid\n"
         )
         if self._account.uid is not None and self._account.gid is not None:
@@ -64,7 +68,7 @@ class Pooler:
         deadline = time.monotonic() + 20
         while True:
             try:
-                psycopg.connect(self.dsn(self._server.dsn()), connect_timeout=2).close()
+                psycopg.connect(self.dsn(self._server.direct_dsn()), connect_timeout=2).close()
                 return
             except psycopg.OperationalError:
                 assert time.monotonic() < deadline, (self._folder / "output").read_text(errors="replace")
@@ -76,9 +80,14 @@ class Pooler:
         self._process.terminate()
         try:
             self._process.wait(timeout=5)
-        except TimeoutError:
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def close(self) -> None:
+        """Stop it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def restart(self) -> None:
         """End it and start it again on the same port."""
@@ -89,6 +98,27 @@ class Pooler:
         """`dsn`, a way to the server, through the pooler."""
         parameters = {key: value for key, value in conninfo_to_dict(dsn).items() if key != "password"}
         return make_conninfo("", **{**parameters, "host": "127.0.0.1", "port": str(self.port)})
+
+
+def past_poolers(servers: Mapping[int, TestServer]) -> Callable[..., psycopg.Connection[Any]]:
+    """What tests connect by, in place of `psycopg.connect`, when what they test goes through poolers: past them.
+
+    They look into the databases and stand in the way there, with sessions of their own; what is tested connects asynchronously.
+
+    Args:
+        servers: by the port of the pooler before them, asked for with every connection.
+    """
+    connect = psycopg.connect
+
+    def directly(conninfo: str = "", **parameters: Any) -> psycopg.Connection[Any]:
+        found = conninfo_to_dict(conninfo)
+        server = servers.get(int(str(found.get("port") or 0)))
+        if server is not None:
+            direct = {"host": str(server.socket_directory), "port": str(server.port)}
+            conninfo = make_conninfo("", **{**found, **direct})
+        return connect(conninfo, **parameters)
+
+    return directly
 
 
 def require_pgbouncer() -> None:

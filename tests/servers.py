@@ -101,6 +101,8 @@ class TestServer:
         self._numbers = itertools.count(1)
         self._unique = f"{os.getpid()}_{self.port}"
         self._standby: TestServer | None = None
+        self.pooler_port: int | None = None
+        """Where a pooler stands before this server on 127.0.0.1, through which all that ask for `dsn` are sent."""
 
     def __enter__(self) -> TestServer:
         self.start()
@@ -199,7 +201,15 @@ class TestServer:
     # ways in
 
     def dsn(self, database: str = "postgres", *, user: str = SUPERUSER, **parameters: str) -> str:
-        """A DSN by Unix socket, where everybody is trusted; by default the superuser's."""
+        """A DSN that trusts everybody, by default the superuser's: by Unix socket, or through the pooler where there is one."""
+        if self.pooler_port is None:
+            return self.direct_dsn(database, user=user, **parameters)
+        return make_conninfo(
+            host="127.0.0.1", port=str(self.pooler_port), user=user, dbname=database, **parameters
+        )
+
+    def direct_dsn(self, database: str = "postgres", *, user: str = SUPERUSER, **parameters: str) -> str:
+        """A DSN by Unix socket, where everybody is trusted, whatever else stands before the server."""
         return make_conninfo(
             host=str(self.socket_directory), port=str(self.port), user=user, dbname=database, **parameters
         )
@@ -221,11 +231,11 @@ class TestServer:
     @property
     def superuser_dsn(self) -> str:
         """The superuser's DSN of the maintenance database."""
-        return self.dsn()
+        return self.direct_dsn()
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
         """A superuser's connection in autocommit mode."""
-        return psycopg.connect(self.dsn(database), autocommit=True)
+        return psycopg.connect(self.direct_dsn(database), autocommit=True)
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run one statement as superuser on a connection of its own and return its rows."""

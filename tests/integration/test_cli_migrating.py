@@ -292,6 +292,7 @@ def test_working_tree_reads_uncommitted_files(
     assert tables(fresh_database) == ["a", "b", "c"]
 
 
+@pytest.mark.direct("looks at how the lock of a bare session is told")
 def test_held_lock_is_waited_for_and_then_reported(
     reconciler: CommandLine, declared: Repository, fresh_database: str
 ) -> None:

@@ -137,7 +137,9 @@ async def test_a_stop_in_the_midst_of_rows_rolls_them_back(any_database: str) ->
     data = "".join(f"{number}\t{'x' * 500}\n" for number in range(40_000))
     files = {"1_t.sql": migration(f"{TABLE}{slow}\nCOPY t FROM stdin;\n{data}\\.\nSELECT 1;")}
     work = asyncio.create_task(bring(database, declare(files, 1)))
-    async with await psycopg.AsyncConnection.connect(any_database, autocommit=True) as connection:
+    async with await psycopg.AsyncConnection.connect(
+        any_database, autocommit=True, prepare_threshold=None
+    ) as connection:
         async with asyncio.timeout(20):
             while True:
                 cursor = await connection.execute("SELECT tuples_processed > 5 FROM pg_stat_progress_copy")

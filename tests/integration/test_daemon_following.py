@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.applying import migration, table
 from tests.command_line import execute
 from tests.daemon import Daemon, manifest, wait_until
@@ -20,6 +22,7 @@ DROP TABLE b;
 """
 
 
+@pytest.mark.direct("counts connections at the server, which are the pool's")
 def test_a_bump_goes_up_and_a_revert_goes_down(git_repository: Repository, any_database: str) -> None:
     git_repository.commit(
         files={

@@ -413,6 +413,7 @@ async def test_on_failure_runs_after_a_step_failed_for_good(fresh_database: str)
     assert heard.started == ["on_failure: tell"]
 
 
+@pytest.mark.direct("counts advisory locks")
 async def test_nobody_else_writes_while_a_before_hook_runs(fresh_database: str) -> None:
     held = 'psql -Atc "SELECT count(*) FROM pg_locks WHERE locktype = \'advisory\' AND granted" "$RECONCILER_DSN"'
     heard = Heard()
@@ -429,6 +430,7 @@ async def test_the_session_outlives_a_long_hook(any_server: TestServer, any_data
     assert applied(any_database) == [1, 2]
 
 
+@pytest.mark.direct("a lease outlives the connection it was taken by")
 async def test_a_lock_lost_meanwhile_stops_the_plan(fresh_database: str) -> None:
     kill = (
         "psql -qAtc \"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reconciler'"
@@ -440,6 +442,7 @@ async def test_a_lock_lost_meanwhile_stops_the_plan(fresh_database: str) -> None
     assert applied(fresh_database) == []
 
 
+@pytest.mark.direct("a lease outlives the connection it was taken by")
 async def test_a_hook_is_ended_when_the_lock_is_lost_meanwhile(fresh_database: str, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     heard = Heard()
@@ -670,6 +673,7 @@ def test_a_chatty_hook_stops_nothing_else(git_repository: Repository, fresh_data
         assert 10 < len(daemon.events("hook output")) < 6000
 
 
+@pytest.mark.direct("ends the session that holds the lock; a lease is withdrawn")
 def test_a_hook_is_ended_by_unlock_and_none_runs_beside_it(
     reconciler: CommandLine, git_repository: Repository, fresh_database: str, tmp_path: Path
 ) -> None:
@@ -699,6 +703,7 @@ def test_a_hook_is_ended_by_unlock_and_none_runs_beside_it(
         assert not [event for event in daemon.events("hook output") if event["line"] == "beside"]
 
 
+@pytest.mark.direct("a lease of a daemon that was killed runs out only after a minute")
 def test_a_hook_does_not_outlive_a_daemon_that_is_killed(
     git_repository: Repository, fresh_database: str, tmp_path: Path
 ) -> None:

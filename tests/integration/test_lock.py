@@ -50,6 +50,7 @@ async def test_a_held_lock_names_its_holder_and_since_when(fresh_database: str) 
     await second.close()
 
 
+@pytest.mark.direct("a row that says a lease is held is waited out")
 async def test_a_writer_whose_lock_row_was_taken_over_commits_nothing(fresh_database: str) -> None:
     database = database_at(fresh_database)
     files = {"1_a.sql": table("a"), "2_b.sql": migration("CREATE TABLE b (id int); SELECT pg_sleep(1);")}
@@ -72,6 +73,7 @@ async def test_a_writer_whose_lock_row_was_taken_over_commits_nothing(fresh_data
     await database.close()
 
 
+@pytest.mark.direct("an advisory lock can be dropped by a script, a lease cannot")
 async def test_a_script_that_drops_our_lock_cannot_commit_beside_another_writer(fresh_database: str) -> None:
     first, second = database_at(fresh_database), database_at(fresh_database)
     unlocking = migration("SELECT pg_advisory_unlock_all(); CREATE TABLE a (id int); SELECT pg_sleep(1);")
@@ -129,6 +131,7 @@ async def test_a_database_of_another_environment_is_left_alone(fresh_database: s
     await database.close()
 
 
+@pytest.mark.direct("a lease of somebody who is gone runs out, and is not freed at once")
 async def test_the_lock_of_a_killed_holder_is_free_at_once(fresh_database: str) -> None:
     first, second = database_at(fresh_database), database_at(fresh_database)
     with pytest.raises(ProblemError):
@@ -143,6 +146,7 @@ async def test_the_lock_of_a_killed_holder_is_free_at_once(fresh_database: str) 
     await second.close()
 
 
+@pytest.mark.direct("looks for the advisory lock of a session")
 async def test_a_cancelled_acquire_leaves_no_lock_behind(fresh_database: str) -> None:
     database, other = database_at(fresh_database), database_at(fresh_database)
     await bring(database, declare({"1_a.sql": table("a")}, 1))

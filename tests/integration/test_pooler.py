@@ -17,6 +17,8 @@ from tests.looking import applied
 from tests.poolers import Pooler, require_pgbouncer
 from tests.servers import TestServer
 
+pytestmark = pytest.mark.direct("brings a pooler of its own")
+
 
 @pytest.fixture(scope="module")
 def pooler(server: TestServer) -> Iterator[Pooler]:

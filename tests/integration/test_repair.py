@@ -59,6 +59,7 @@ async def test_a_row_that_changed_since_it_was_shown_is_left_alone(any_database:
     await database.close()
 
 
+@pytest.mark.direct("looks at how the lock of a bare session is told")
 async def test_a_repair_waits_for_the_lock_and_names_its_holder(any_database: str) -> None:
     declaration, request = declare(FILES, 3), RepairRequest(kind=RepairKind.MARK_APPLIED, version=1)
     database = database_at(any_database)
