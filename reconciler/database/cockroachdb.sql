@@ -175,8 +175,15 @@ RETURNING fence
 SELECT NULL WHERE false
 
 -- name: read_work
--- Nothing of what runs can be asked for by the process that runs it.
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE false
+-- The attempt that was begun under the lease as it is held now and has not ended.
+SELECT 0, begun.version, begun.name, begun.direction, begun.script_source, extract(epoch FROM begun.recorded_at)::FLOAT8,
+       NOT EXISTS (SELECT 1 FROM {history} AS row WHERE row.version = begun.version AND row.status = 'running')
+FROM (SELECT * FROM {journal} ORDER BY recorded_at DESC, id DESC LIMIT 50) AS begun
+WHERE begun.event = 'started' AND begun.version > 0 AND begun.direction IN ('up', 'down')
+  AND begun.fence = (SELECT fence FROM {lock} WHERE id = 1 AND owner IS NOT NULL AND mode = 'lease' AND expires_at > now())
+  AND NOT EXISTS (SELECT 1 FROM {journal} AS ended WHERE ended.recorded_at >= begun.recorded_at
+                  AND ended.attempt = begun.attempt AND ended.event = 'finished')
+ORDER BY begun.recorded_at DESC LIMIT 1
 
 -- name: lock_session
 -- A lease is held by no session.

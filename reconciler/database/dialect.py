@@ -16,6 +16,7 @@ class Dialect:
         name: `postgresql` or `cockroachdb`: of the file of SQL, and what observations call the engine.
         transactional_ddl: a transaction can hold changes of the schema, and rolls them back. Where not, each is a job of its
             own, which goes on when its client is gone.
+        progress_views: the server tells how far the statements of a process have come; where not, its jobs tell.
         advisory_locks: the server has locks that live as long as the session.
         settings: what a session of ours is given, by name.
         settings_since: more of them, from a version of the server on, as libpq counts it.
@@ -27,6 +28,7 @@ class Dialect:
     name: str
     transactional_ddl: bool
     advisory_locks: bool
+    progress_views: bool
     settings: Mapping[str, str]
     settings_since: Mapping[int, Mapping[str, str]]
     own_scope: tuple[str, ...]
@@ -47,6 +49,7 @@ POSTGRESQL_DIALECT = Dialect(
     name=POSTGRESQL,
     transactional_ddl=True,
     advisory_locks=True,
+    progress_views=True,
     settings=_SETTINGS,
     settings_since={140000: {"idle_session_timeout": "0"}, 170000: {"transaction_timeout": "0"}},
     own_scope=(
@@ -62,6 +65,7 @@ COCKROACHDB_DIALECT = Dialect(
     name=COCKROACHDB,
     transactional_ddl=False,
     advisory_locks=False,
+    progress_views=False,
     settings={
         **_SETTINGS,
         "idle_in_session_timeout": "0",

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from reconciler.database.session import Session
-from reconciler.model import Problem, ProblemError, Reason
+from reconciler.model import Problem, ProblemError, Reason, StepProgress
 
 _KINDS = frozenset({"SCHEMA CHANGE", "NEW SCHEMA CHANGE"})
 """What is waited for. What collects the garbage after them may take a day, and is in nobody's way."""
@@ -50,6 +50,29 @@ async def schema_changes(session: Session) -> list[SchemaChange]:
     """
     found = await session.read_named(session.queries("schema_changes"), doing="looking at schema changes")
     return [_of(row) for row in found if row.get("job_type") in _KINDS]
+
+
+def is_over(job: SchemaChange) -> bool:
+    """Whether nothing more becomes of it."""
+    return job.status in _ENDED
+
+
+async def progress_of_jobs(session: Session) -> StepProgress | None:
+    """How far the change of the schema that is under way has come; None when there is none.
+
+    Raises:
+        ProblemError: the jobs cannot be read.
+    """
+    running = [job for job in await schema_changes(session) if job.status not in _ENDED]
+    if not running:
+        return None
+    # the newest is what is being waited for
+    job = max(running, key=lambda job: job.created)
+    return StepProgress(
+        phase=f"schema change {job.status}",
+        percent=None if job.percent is None else round(job.percent, 1),
+        object=f"job {job.number}",
+    )
 
 
 async def wait_for_schema_changes(

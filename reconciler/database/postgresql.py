@@ -278,7 +278,9 @@ class PostgresDatabase:
             session = await self._open_introduced()
             if not session.dialect.transactional_ddl:
                 # what an owner before us has begun must be over, and what we do must not begin beside what others do
-                await wait_for_schema_changes(session, timeout=waiting.left)
+                await wait_for_schema_changes(
+                    session, timeout=waiting.left, on_waiting=waiting.for_schema_change
+                )
             taken_at = passed()
             try:
                 fence = await self._take_row(session, actor, owner, taking_over=taking_over, lease=True)

@@ -15,8 +15,9 @@ from reconciler.database.connecting import ConnectionSettings, connect
 from reconciler.database.copying import exchange
 from reconciler.database.dialect import COCKROACHDB_DIALECT, POSTGRESQL_DIALECT, Dialect
 from reconciler.database.failures import is_error, refused, translate
+from reconciler.database.notices import Notices
 from reconciler.database.queries import Queries
-from reconciler.model import Problem, ProblemError, Reason
+from reconciler.model import ProblemError
 
 if TYPE_CHECKING:
     import psycopg
@@ -28,7 +29,6 @@ _CLOCKS_APART = 3.0
 """Seconds by which the server may count more since we connected than we do: it may have been busy before it looked."""
 _SHORT = 128
 """Characters of the longest text whose literal is remembered."""
-_COMMITTED_UNASKED = "auto-committing transaction before processing DDL"
 _CANCEL_PATIENCE = 5.0
 """Seconds the server has to answer a cancel request before the connection is given up."""
 
@@ -50,9 +50,8 @@ class Session:
     ) -> None:
         self._connection = connection
         self._settings = settings
-        self.committed_unasked = ""
-        """What the server said when it committed a transaction of ours because a change of the schema followed."""
-        connection.add_notice_handler(self._hear)
+        self.notices = Notices()
+        connection.add_notice_handler(self.notices.hear)
         self.dialect = dialect
         self.queries = Queries(dialect.name, settings.history_schema, settings.role, literal)
         self.interrupted = False
@@ -87,11 +86,6 @@ class Session:
             return remembered(text) if len(text) <= _SHORT else escape(text)
 
         return cls(connection, settings, await _dialect_of(connection), literal, opened_at)
-
-    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
-        told = notice.message_primary or ""
-        if told.startswith(_COMMITTED_UNASKED):
-            self.committed_unasked = told
 
     @property
     def alive(self) -> bool:
@@ -438,7 +432,7 @@ class Session:
             ProblemError: `ConnectionFailed`: the connection broke; what the message did is not known.
         """
         await self.introduce()
-        self._refuse_unasked_commits()
+        self.notices.jobs = ()
         work = asyncio.ensure_future(self._exchange(message, many_rows, copy_data))
         try:
             if meanwhile is not None:
@@ -454,21 +448,6 @@ class Session:
         except asyncio.CancelledError:
             self.interrupted = True
             return await self._cancel(work)
-
-    def _refuse_unasked_commits(self) -> None:
-        """Stop when the server has committed what it was not told to commit: nobody knows then what is in force with what.
-
-        Raises:
-            ProblemError: `InternalError`.
-        """
-        if self.committed_unasked:
-            raise ProblemError(
-                Problem(
-                    reason=Reason.INTERNAL_ERROR,
-                    message=f"the server committed a transaction that was still open: {self.committed_unasked}",
-                    remedy="please report this as an error of reconciler; look at what is in force before anything is run again",
-                )
-            )
 
     async def _exchange(
         self, message: str, many_rows: bool = False, copy_data: Sequence[str] = ()

@@ -7,6 +7,7 @@ that cannot (`CREATE INDEX CONCURRENTLY`) is announced first, with what to look 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.database.ambiguity import AMBIGUOUS, committed, settled
@@ -14,6 +15,7 @@ from reconciler.database.conflicts import CONFLICT, Conflicts
 from reconciler.database.indexes import hidden_invalid_index, tell_of_leftovers, with_leftovers
 from reconciler.database.lease import MARK
 from reconciler.database.messages import may_return_rows
+from reconciler.database.notices import with_jobs
 from reconciler.database.objects import sighting
 from reconciler.database.outcome import (
     connection_lost,
@@ -122,6 +124,12 @@ class _Run:
             except ProblemError as error:
                 # between two statements: what is done is written down all the same
                 problem = error.problem
+            unasked = self._session.notices.unasked_commit
+            if unasked is not None:
+                # whether this statement is in force a person has to find out
+                if self._done == index:
+                    self._row.doubt(index)
+                return replace(unasked, version=self._step.version, direction=self._step.direction.value)
             if problem is None:
                 index += 1
                 continue
@@ -268,12 +276,14 @@ class _Run:
         what, state = await sighting(self._session, intent)
         await self._row.announce(self._done, index, what, state)
         problem = await self._send(index, self._time_limits(part))
+        if self._session.notices.committed_unasked:
+            return problem
         if not self._session.dialect.transactional_ddl:
             if problem is not None:
-                if self._session.alive and problem.sqlstate not in AMBIGUOUS:
+                problem, in_doubt = await settled(self._writer, self._step, index, problem, what, state)
+                if not in_doubt:
                     # nothing of it is in force, and nothing goes on
                     self._row.settled()
-                problem = await settled(self._writer, self._step, index, problem, what, state)
         elif problem is None:
             problem = await hidden_invalid_index(self._session, self._step, index, what)
         elif self._session.alive and not self._session.interrupted:
@@ -321,12 +331,13 @@ class _Run:
             if session.interrupted:
                 return interrupted(step)
             # found by it among what the server runs, also when our connection is gone
-            mark = MARK if self._writer.leased and not session.in_transaction else ""
+            marked = self._writer.leased and session.dialect.progress_views and not session.in_transaction
+            mark = MARK if marked else ""
             results = await session.send(
                 mark + statement.text, many_rows=True, copy_data=_copy_data(statement)
             )
         except ProblemError as lost:
-            return connection_lost(step, lost.problem.message)
+            return connection_lost(step, with_jobs(lost.problem.message, session.notices.jobs))
         if not is_error(results[-1]):
             if (results[-1].command_status or b"").startswith(b"DEALLOCATE"):
                 self._forget_prepared()
@@ -334,7 +345,7 @@ class _Run:
         if session.interrupted:
             return interrupted(step)
         if not session.alive:
-            return connection_lost(step, "the server closed the connection")
+            return connection_lost(step, with_jobs("the server closed the connection", session.notices.jobs))
         if position_of(results[-1]) is not None:
             # found wrong when it was read, so that nothing of it was run
             self._row.settled()

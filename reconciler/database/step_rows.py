@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.database.objects import read_states
 from reconciler.database.queries import Literal
 from reconciler.model import Direction, Problem, ProblemError, Reason, Step
-from reconciler.sqltext import OPAQUE, REINDEX, REPEATABLE, Chain, intent_digest, state_word
+from reconciler.sqltext import ABSENT, OPAQUE, REINDEX, REPEATABLE, Chain, intent_digest, state_word
 
 if TYPE_CHECKING:
     from reconciler.database.writer import HeldLock
@@ -104,6 +104,15 @@ class StepRow:
     def settled(self) -> None:
         """No statement is in doubt: the one that was announced is done, or was never run."""
         self._intent = _NO_INTENT
+
+    def doubt(self, index: int) -> None:
+        """Whether the statement at `index` is in force nobody knows: no look at the database would tell."""
+        statement = self._step.statements[index]
+        self._intent = {
+            "intent_digest": intent_digest(statement),
+            "intent_object": OPAQUE,
+            "intent_before": ABSENT,
+        }
 
     async def announce(self, done: int, index: int, what: str, state: str) -> None:
         """Write down what is done and, in the same write, what is about to be done.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from time import monotonic
 
+from reconciler.database.jobs import SchemaChange
 from reconciler.model import LockHolder, Problem, ProblemError, Reason
 
 _FIRST_PAUSE = 0.05
@@ -26,6 +28,8 @@ class Waiting:
         self._timeout = timeout
         self._deadline = monotonic() + timeout
         self._on_waiting = on_waiting
+        self._told = False
+        self._jobs: set[str] = set()
         self._pause = _FIRST_PAUSE
 
     @property
@@ -33,15 +37,22 @@ class Waiting:
         """Seconds until the time is over, 0 when it is."""
         return max(0.0, self._deadline - monotonic())
 
+    def for_schema_change(self, job: SchemaChange) -> None:
+        """A change of the schema, whose client may be long gone, has to end first; told once of each."""
+        if self._on_waiting is not None and job.number not in self._jobs:
+            self._jobs.add(job.number)
+            since = datetime.fromtimestamp(job.created, UTC) if job.created else None
+            self._on_waiting(LockHolder(f"a change of the schema, {job}", "job", since))
+
     async def pause(self, holder: LockHolder) -> None:
         """Wait a moment before the next attempt.
 
         Raises:
             ProblemError: `LockHeld`: the time is over.
         """
-        if self._on_waiting is not None:
+        if self._on_waiting is not None and not self._told:
             self._on_waiting(holder)
-            self._on_waiting = None
+            self._told = True
         left = self._deadline - monotonic()
         if left <= 0:
             raise ProblemError(lock_held(holder, self._timeout))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from reconciler.database.jobs import progress_of_jobs
 from reconciler.database.lease import MARK
 from reconciler.database.queries import Literal
 from reconciler.database.reading import ADVISORY_KEY
@@ -195,6 +196,8 @@ class Watch:
         if session is None or not session.alive:
             session = await self._connect()
         doing = "watching the running step"
+        if not session.dialect.progress_views:
+            return (), 0.0, await progress_of_jobs(session)
         pid = self._pid
         if pid is None:
             (rows,) = await session.read(session.queries("working_process", **_KEY, mark=MARK), doing=doing)
@@ -269,9 +272,13 @@ async def read_work(session: Session, *, show_queries: bool) -> Work | None:
         return None
     pid, version, name, direction, source, since, transactional = found[0]
     # the session's own role, which a role that it sets may not see into, is most likely the one at work
-    blockers, _, progress = await _look(
-        session, int(pid), "SET LOCAL ROLE NONE", doing=doing, show_queries=show_queries
-    )
+    blockers: tuple[Blocker, ...] = ()
+    if session.dialect.progress_views:
+        blockers, _, progress = await _look(
+            session, int(pid), "SET LOCAL ROLE NONE", doing=doing, show_queries=show_queries
+        )
+    else:
+        progress = await progress_of_jobs(session)
     return Work(
         step=PendingStep(
             version=int(version),

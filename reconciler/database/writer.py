@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, NamedTuple
 
 from reconciler.database.ambiguity import AMBIGUOUS, committed
 from reconciler.database.conflicts import Conflicts
-from reconciler.database.failures import sqlstate_of
+from reconciler.database.failures import mask_literals, sqlstate_of
 from reconciler.database.lease import Lease, opening_of_transaction
 from reconciler.database.messages import Answer, StepMessage, may_return_rows, run_message
 from reconciler.database.objects import read_states
@@ -43,7 +45,7 @@ from reconciler.model import (
     StepResult,
     StoredDown,
 )
-from reconciler.sqltext import Sendable, sendable
+from reconciler.sqltext import ABSENT, OPAQUE, Chain, Sendable, intent_digest, sendable
 
 
 class _Attempt(NamedTuple):
@@ -182,6 +184,10 @@ class HeldLock:
                     self._session, message, meanwhile=lambda: self._prepare(following[1:2])
                 )
             begun = begun or answer.started
+            if self._session.notices.committed_unasked:
+                raise ProblemError(
+                    await self._in_doubt_of(step, attempt.attempt_id, answer, monotonic() - started)
+                )
             if answer.committed:
                 self._announced = announced
             if self._session.interrupted:
@@ -222,6 +228,47 @@ class HeldLock:
         if self._session.in_transaction or sqlstate_of(answer.error) not in AMBIGUOUS:
             return False
         return await committed(self, step, None)
+
+    async def _in_doubt_of(self, step: Step, attempt_id: str, answer: Answer, elapsed: float) -> Problem:
+        """The problem of a step during which the server committed what it was not told to; nothing is run before a person has looked."""
+        unasked = self._session.notices.unasked_commit
+        assert unasked is not None
+        problem = replace(unasked, version=step.version, direction=step.direction.value)
+        failed = self.records.failed_event(step, problem, attempt_id, round(elapsed * 1000), ())
+        self.unrecorded = failed
+        if not self._session.alive:
+            return problem
+        blocks = [self._session.queries("insert_event", **failed)]
+        if not answer.committed:
+            blocks = [*self._rows_of_doubt(step, problem), *blocks]
+        with contextlib.suppress(ProblemError):
+            # what stands on record otherwise is told by whoever takes the lock next
+            await self._session.roll_back(step.script.text)
+            await self.write(*blocks, doing="recording the failure")
+            self.unrecorded = {}
+        return problem
+
+    def _rows_of_doubt(self, step: Step, problem: Problem) -> list[str]:
+        """The statements that make the history say that nobody knows how much of a step is in force."""
+        queries, none_done = self._session.queries, Chain(step.statements).digest(0)
+        progress: dict[str, Literal] = {"statements_done": 0, "statements_digest": none_done}
+        if step.direction is Direction.UP:
+            row = queries("begin_steps_up", **{**self.records.row(step), **progress})
+        else:
+            row = queries(
+                "begin_steps_down", version=step.version, statements_total=len(step.statements), **progress
+            )
+        doubt = queries(
+            "fail_steps",
+            version=step.version,
+            execution_time_ms=0,
+            error_message=mask_literals(str(problem)),
+            intent_digest=intent_digest(step.statements[0]),
+            intent_object=OPAQUE,
+            intent_before=ABSENT,
+            **progress,
+        )
+        return [row, doubt]
 
     def _attempt_at(self, step: Step) -> _Attempt:
         """A new attempt at `step`."""
@@ -468,6 +515,9 @@ class HeldLock:
                 released = True
             except ProblemError:
                 # an advisory lock lives and dies with the session
+                await self._session.close()
+            if self._session.notices.committed_unasked:
+                # what is wrong with it is told once
                 await self._session.close()
         if self._lease is not None:
             # a change of the schema that was under way to the server when the connection broke may arrive yet: let the lease run out

@@ -140,7 +140,7 @@ class LockHolder:
 
     Args:
         owner: host, process and verb, as the holder wrote them.
-        mode: `advisory` or `lease`.
+        mode: `advisory` or `lease`; `job` for a change of CockroachDB's schema that has to end first.
         since: when it was taken, by the server's clock, UTC; None when the holder has not written its row yet.
     """
 

@@ -147,6 +147,11 @@ class Execution:
         if fault.delay:
             await self._flush()
             await asyncio.sleep(fault.delay)
+        if fault.commits:
+            held, self._out = self._out, bytearray()
+            await self._end_transaction("COMMIT")
+            self._out = held
+            self._say(messages.report(messages.NOTICE, "00000", AUTOCOMMIT_NOTICE))
         if fault.sqlstate:
             seen.outcome = fault.sqlstate
             if fault.sqlstate == "XXA00" and seen.kind == Kind.COMMIT.value and self._schema_changes:

@@ -69,6 +69,7 @@ class Fault:
         message: of the error; the one that CockroachDB is known for, if empty.
         cut: the connection ends, without a word.
         portion: how much of the statement's answer still passes before the cut, from 0 to 1; only `after`.
+        commits: the transaction that is open is committed, as before a change of the schema, and the client told by a notice.
         delay: seconds to wait first. A fault that has nothing else lets the statement go on then.
         times: how often it happens.
     """
@@ -81,6 +82,7 @@ class Fault:
     message: str = ""
     cut: bool = False
     portion: float = 0.0
+    commits: bool = False
     delay: float = 0.0
     times: int = 1
     done: int = 0
