@@ -14,7 +14,7 @@ from tests.cockroach.faults import AFTER, BEFORE, DURING, Fault, Seen
 from tests.cockroach.simulator import Simulator
 from tests.looking import applied
 
-STEP = int(os.environ.get("RECONCILER_WALK_STEP", "7"))
+STEP = int(os.environ.get("RECONCILER_WALK_STEP", "23"))
 """Every so many statements harm is done in an ordinary run; 1 walks through all of them."""
 FILES = {"1_a.sql": table("a"), "2_b.sql": table("b"), "3_c.sql": table("c")}
 
