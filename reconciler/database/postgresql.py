@@ -410,7 +410,7 @@ async def _make_one_by_one(session: Session, creations: Sequence[str]) -> None:
             await conflicts.pause()
 
 
-_MADE_MEANWHILE = ("23505", "42P07", "42701")
+_MADE_MEANWHILE = ("23505", "42P07", "42701", "42710")
 """SQLSTATEs of what is made `IF NOT EXISTS` and exists."""
 _BOOKKEEPING_PATIENCE = 5.0
 """Seconds to wait for the lock in order to write one event."""
