@@ -52,18 +52,13 @@ async def schema_changes(session: Session) -> list[SchemaChange]:
     return [_of(row) for row in found if row.get("job_type") in _KINDS]
 
 
-def is_over(job: SchemaChange) -> bool:
-    """Whether nothing more becomes of it."""
-    return job.status in _ENDED
-
-
 async def progress_of_jobs(session: Session) -> StepProgress | None:
     """How far the change of the schema that is under way has come; None when there is none.
 
     Raises:
         ProblemError: the jobs cannot be read.
     """
-    running = [job for job in await schema_changes(session) if job.status not in _ENDED]
+    running = await _under_way(session)
     if not running:
         return None
     # the newest is what is being waited for
@@ -92,7 +87,7 @@ async def wait_for_schema_changes(
     deadline = None if timeout is None else monotonic() + timeout
     pause = _PAUSE
     while True:
-        running = [job for job in await schema_changes(session) if job.status not in _ENDED]
+        running = await _under_way(session)
         if not running:
             return
         paused = next((job for job in running if job.status in _PAUSED), None)
@@ -116,6 +111,10 @@ async def wait_for_schema_changes(
             on_waiting(running[0])
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def _under_way(session: Session) -> list[SchemaChange]:
+    return [job for job in await schema_changes(session) if job.status not in _ENDED]
 
 
 def _of(row: Mapping[str, Any]) -> SchemaChange:

@@ -214,7 +214,7 @@ class PostgresDatabase:
         owner = uuid.uuid4()
         lease = None
         try:
-            if session.pooled or self._lease_wanted or not session.dialect.advisory_locks:
+            if self._leases(session):
                 await self._make_tables(session)
                 session, fence, lease = await self._take_lease(actor, owner, waiting, taking_over=taking_over)
             else:
@@ -243,7 +243,7 @@ class PostgresDatabase:
         session = await self._open()
         try:
             await session.introduce()
-            if session.pooled or self._lease_wanted or not session.dialect.advisory_locks:
+            if self._leases(session):
                 await session.read(session.queries("read_server"), doing="opening the session")
         except ProblemError:
             if session.alive:
@@ -251,6 +251,10 @@ class PostgresDatabase:
             session = await self._open()
             await session.introduce()
         return session
+
+    def _leases(self, session: Session) -> bool:
+        """Whether the lock is to be a lease; asked of a session that is introduced."""
+        return session.pooled or self._lease_wanted or not session.dialect.advisory_locks
 
     async def _take_advisory(
         self, session: Session, actor: Actor, owner: uuid.UUID, waiting: Waiting, *, taking_over: bool
