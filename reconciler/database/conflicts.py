@@ -19,11 +19,13 @@ class Conflicts:
     """How often one thing may be tried again.
 
     Args:
-        dialect: of the server. On PostgreSQL whoever asks for serialisable transactions decides what is to be tried again.
+        statements_of: the dialect that runs statements of a migration: on PostgreSQL whoever asks for serialisable transactions
+            decides what is to be tried again. None for what we write down ourselves, which can be written once more anywhere.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._left = 0 if dialect.transactional_ddl else MOST_CONFLICTS
+    def __init__(self, statements_of: Dialect | None = None) -> None:
+        never = statements_of is not None and statements_of.transactional_ddl
+        self._left = 0 if never else MOST_CONFLICTS
         self._pause = _FIRST_PAUSE
 
     @property

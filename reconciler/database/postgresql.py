@@ -12,7 +12,6 @@ from reconciler.database.advisory import give_advisory_lock_back, take_advisory_
 from reconciler.database.ambiguity import AMBIGUOUS
 from reconciler.database.conflicts import CONFLICT, Conflicts
 from reconciler.database.connecting import ConnectionSettings, engine_mismatch
-from reconciler.database.dialect import COCKROACHDB_DIALECT
 from reconciler.database.jobs import wait_for_schema_changes
 from reconciler.database.lease import MARK, Lease, passed, withdraw
 from reconciler.database.objects import read_states
@@ -277,7 +276,7 @@ class PostgresDatabase:
         self, actor: Actor, owner: uuid.UUID, waiting: Waiting, *, taking_over: bool
     ) -> tuple[Session, int, Lease]:
         """Take the lease, as soon as nobody has it and no work of who had it goes on; and renew it from now on."""
-        conflicts = Conflicts(COCKROACHDB_DIALECT)
+        conflicts = Conflicts()
         while True:
             session = await self._open_introduced()
             if not session.dialect.transactional_ddl:

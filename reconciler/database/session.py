@@ -329,7 +329,7 @@ class Session:
             *BOOKKEEPING_LIMITS,
             *self.durability(waits=True),
         )
-        conflicts = Conflicts(COCKROACHDB_DIALECT)
+        conflicts = Conflicts()
         while True:
             work = asyncio.ensure_future(self._transact_once((*opening, *blocks, "COMMIT"), doing))
             try:
